@@ -1,0 +1,1 @@
+"""The matchcut server: video in, ranked items out. Read pipeline.py first."""

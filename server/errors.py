@@ -1,0 +1,128 @@
+"""Every error that a caller can be told of, and the gRPC status that tells it.
+
+MatchcutError
+├── InvalidInput            INVALID_ARGUMENT     a field is missing, malformed or out of range
+│   ├── UnreadableMedia     INVALID_ARGUMENT     not media, or of a kind that is not accepted
+│   └── MediaLimitExceeded  INVALID_ARGUMENT     more pixels, bytes, frames or seconds than the server takes
+├── NotFound                NOT_FOUND            no such item
+├── EncoderMismatch         FAILED_PRECONDITION  vectors of another encoder
+├── Overloaded              RESOURCE_EXHAUSTED   no place free now: retry after a while
+├── DeadlineExceeded        DEADLINE_EXCEEDED    the caller's time is over
+├── Cancelled               CANCELLED            the caller went away
+├── StoreFailed             INTERNAL             the disk failed or is full; nothing was changed
+└── EngineFailed            INTERNAL             the encoder could not be loaded or run
+
+`reason` is stable, for programs (google.rpc.ErrorInfo); the message is for people and says what to do.
+Nothing here knows gRPC: `code` is the status' name.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "Cancelled",
+    "DeadlineExceeded",
+    "EncoderMismatch",
+    "EngineFailed",
+    "InvalidInput",
+    "MatchcutError",
+    "MediaLimitExceeded",
+    "NotFound",
+    "Overloaded",
+    "StoreFailed",
+    "UnreadableMedia",
+]
+
+
+class MatchcutError(Exception):
+    """Anything that matchcut tells a caller.
+
+    Args:
+        message: one sentence that says what is wrong and what to do.
+        reason: stable word in capitals; the class's own where not given.
+        field: path of the request field at fault, e.g. "item.item_id"; "" where none is.
+    """
+
+    code: ClassVar[str] = "INTERNAL"
+    reason: str = "INTERNAL"
+
+    def __init__(self, message: str, *, reason: str = "", field: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason or type(self).reason
+        self.field = field
+
+
+class InvalidInput(MatchcutError):
+    """A field is missing, malformed or out of range."""
+
+    code = "INVALID_ARGUMENT"
+    reason = "INVALID_INPUT"
+
+
+class UnreadableMedia(InvalidInput):
+    """The bytes are not media, hold no video, or are of a kind that is not accepted."""
+
+    reason = "UNREADABLE_MEDIA"
+
+
+class MediaLimitExceeded(InvalidInput):
+    """The media has more pixels, bytes, frames or seconds than this server takes."""
+
+    reason = "MEDIA_LIMIT_EXCEEDED"
+
+
+class NotFound(MatchcutError):
+    """There is no such item."""
+
+    code = "NOT_FOUND"
+    reason = "ITEM_NOT_FOUND"
+
+
+class EncoderMismatch(MatchcutError):
+    """The vectors were made by another encoder than those they should be compared with."""
+
+    code = "FAILED_PRECONDITION"
+    reason = "ENCODER_MISMATCH"
+
+
+class Overloaded(MatchcutError):
+    """All places are taken.
+
+    Args:
+        retry_after_us: how long to wait before the next try, in microseconds.
+    """
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "OVERLOADED"
+
+    def __init__(self, message: str, *, retry_after_us: int = 1_000_000, reason: str = "", field: str = "") -> None:
+        super().__init__(message, reason=reason, field=field)
+        self.retry_after_us = retry_after_us
+
+
+class DeadlineExceeded(MatchcutError):
+    """The caller's deadline passed, or the media did not arrive in time."""
+
+    code = "DEADLINE_EXCEEDED"
+    reason = "DEADLINE_EXCEEDED"
+
+
+class Cancelled(MatchcutError):
+    """The caller cancelled or lost the connection; all work for it stops."""
+
+    code = "CANCELLED"
+    reason = "CANCELLED"
+
+
+class StoreFailed(MatchcutError):
+    """The catalogue could not be read or written; what it held before is unchanged."""
+
+    reason = "STORE_FAILED"
+
+
+class EngineFailed(MatchcutError):
+    """The encoder could not be loaded or run."""
+
+    reason = "ENGINE_FAILED"

