@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import ClassVar
 
 from setuptools import Command, setup
 from setuptools.command.build_py import build_py
@@ -48,7 +49,7 @@ class Protoc(Command):
     """`python setup.py protoc`: writes *_pb2.py, *_pb2.pyi and *_pb2_grpc.py beside each .proto."""
 
     description = "generate the protobuf stubs"
-    user_options: list[tuple[str, str | None, str]] = []
+    user_options: ClassVar[list[tuple[str, str | None, str]]] = []
 
     def initialize_options(self) -> None: ...
 
