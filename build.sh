@@ -1,1 +1,104 @@
 #!/usr/bin/env bash
+# One place for everything that sets up, shows, tests and packages matchcut. Needs Python 3.11+ with venv and pip.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+  cat <<'TEXT'
+usage: ./build.sh COMMAND
+
+  demo          set up, then ingest real clips into a server and query it with one
+  test [ARGS]   set up, then lint, check types and run all tests (ARGS go to pytest)
+  setup         only set up: .venv, protobuf stubs, default encoder, media
+  wheel         build the wheel and the source archive into dist/
+  clean         remove everything that the commands above have made
+TEXT
+}
+
+say() { printf '\033[1m== %s\033[0m\n' "$*"; }
+fail() { printf 'build.sh: %s\n' "$*" >&2; exit 1; }
+
+find_python() {
+  local name
+  for name in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11; do
+    if command -v "$name" >/dev/null && "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+      printf '%s' "$name"; return
+    fi
+  done
+  fail "Python 3.11 or newer is needed; install it (Debian, Ubuntu: apt-get install python3 python3-venv) or set PYTHON"
+}
+
+# What decides what is installed and generated: a change here makes setup run again.
+fingerprint() { { cat setup.py pyproject.toml; find proto -name '*.proto' | sort | xargs cat; } | sha256sum | cut -c1-64; }
+
+setup() {
+  local extras=$1 stamp=.venv/matchcut-$1 python
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$(fingerprint)" ]; then
+    python=$(find_python)
+    say "setting up .venv ($extras)"
+    [ -x .venv/bin/python ] || "$python" -m venv .venv \
+      || { rm -rf .venv; fail "cannot make a virtual environment (Debian, Ubuntu: apt-get install python3-venv)"; }
+    .venv/bin/python -m pip install --disable-pip-version-check --progress-bar on -e ".[$extras]" \
+      | grep -v -e '^Requirement already' -e '^Obtaining' || true
+    .venv/bin/python -c 'import matchcut.server.__main__' || fail "the installation is incomplete; see the messages above"
+    fingerprint >"$stamp"
+  fi
+  # mypy cannot see through an editable install's import hook; these links show it the same layout.
+  mkdir -p build/src/matchcut
+  ln -sfn ../../../server build/src/matchcut/server
+  ln -sfn ../../../kernels build/src/matchcut/kernels
+  ln -sfn ../../../clients/python build/src/matchcut/client
+  ln -sfn ../../../proto/matchcut/v1 build/src/matchcut/v1
+  .venv/bin/python clients/demo/media.py build/media
+  export MATCHCUT_CACHE=$PWD/build/cache
+  .venv/bin/python -m matchcut.server encoder
+}
+
+demo() {
+  setup encoder
+  local out=build/demo address
+  mkdir -p "$out"
+  say "matchcut serve --listen 127.0.0.1:0 --data $out/data"
+  .venv/bin/matchcut serve --listen 127.0.0.1:0 --data "$out/data" >"$out/serve.out" 2>"$out/serve.log" &
+  local server=$!
+  trap 'kill -TERM '"$server"' 2>/dev/null || true; wait '"$server"' 2>/dev/null || true' EXIT
+  until address=$(sed -n 's/^matchcut: serving on //p' "$out/serve.out") && [ -n "$address" ]; do
+    kill -0 "$server" 2>/dev/null || { cat "$out/serve.log" >&2; fail "the server did not start"; }
+    sleep 0.1
+  done
+  export MATCHCUT_SERVER=$address
+  cat "$out/serve.out"
+  say "matchcut index build/media/*.mp4"
+  local clips=()
+  for name in a b bigbuckbunny bikes carphone world; do clips+=("build/media/$name.mp4"); done
+  .venv/bin/matchcut index "${clips[@]}"
+  say "matchcut query build/media/carphone_distorted.mp4"
+  .venv/bin/matchcut query build/media/carphone_distorted.mp4
+  kill -TERM "$server"
+  wait "$server" || fail "the server did not stop cleanly; see $out/serve.log"
+  trap - EXIT
+  tail -n 1 "$out/serve.log"
+}
+
+tests() {
+  setup encoder,test
+  say "ruff"; .venv/bin/ruff check . && .venv/bin/ruff format --check .
+  say "mypy"; .venv/bin/mypy server kernels clients/python clients/demo tests setup.py
+  say "pytest"; .venv/bin/python -m pytest "$@"
+}
+
+wheel() {
+  setup encoder,test
+  rm -rf dist
+  .venv/bin/python -m build --outdir dist .
+}
+
+case "${1:-}" in
+  setup) setup encoder,test ;;
+  demo) demo ;;
+  test) shift; tests "$@" ;;
+  wheel) wheel ;;
+  clean) rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+         find proto -name '*_pb2*' -delete ;;
+  *) usage; [ "${1:-help}" = help ] || exit 2 ;;
+esac

@@ -5,7 +5,7 @@ Times are integer microseconds (`_us`). Arrays inside records are not to be writ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal, NamedTuple, Protocol
@@ -76,6 +76,47 @@ class MediaLimits:
     bytes: int = 2_147_483_648
     frames: int = 100_000  # used, not decoded
     duration_us: int = 4 * 3600 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """Media as the bytes of a file or stream; `format` is its short name, "" where it is to be detected."""
+
+    source: ByteSource
+    format: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPictures:
+    """Media as JPEG or PNG files, each with its time in microseconds."""
+
+    stream: Iterator[tuple[int, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFrames:
+    """Media as packed pixels, each frame with its time in microseconds; `pixel_format` as FFmpeg names it."""
+
+    stream: Iterator[tuple[int, bytes]]
+    width: int
+    height: int
+    pixel_format: Literal["rgb24", "bgr24", "gray8", "i420", "nv12"]
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A piece of media and how it is to be read.
+
+    limits: the server's; exceeding one is an error.
+    wanted: the caller's, of which reaching one ends the reading with a warning; None where there are none.
+    segments: given beforehand, in time order; they take the place of shot detection.
+    """
+
+    form: Container | EncodedPictures | DecodedFrames
+    sampling: Sampling
+    limits: MediaLimits
+    wanted: MediaLimits | None = None
+    segments: tuple[TimeRange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +204,14 @@ class Cut:
     time_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """What the encoder makes of a frame: (dimensions,) float32, of any length."""
+
+    time_us: int
+    vector: Floats
+
+
 # --- catalogue -------------------------------------------------------------------------------------------------
 
 
@@ -219,14 +268,36 @@ class TagFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemsQuery:
+    """Compare with every segment of these items of the same tenant."""
+
+    item_ids: tuple[str, ...]
+    include_themselves: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class VectorQuery:
+    """Compare with one vector, (dimensions,) float32; `encoder` None: the server's."""
+
+    values: Floats
+    encoder: EncoderIdentity | None = None
+
+
+Query = ItemsQuery | VectorQuery | Media
+
+
+@dataclass(frozen=True, slots=True)
 class RankOptions:
-    """How to rank and what may be ranked. Scores are cosines."""
+    """How to rank and what may be ranked. Scores are cosines.
+
+    frames_per_update: rank again after this many more used frames, the first one always; 0: only at the end.
+    """
 
     limit: int = 10
     exclude: frozenset[str] = frozenset()
     tags: TagFilter = TagFilter()
     minimum_score: float | None = None
-    frames_per_update: int = 8
+    frames_per_update: int = 0
 
 
 @dataclass(frozen=True, slots=True)

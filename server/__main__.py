@@ -1,0 +1,67 @@
+"""The `matchcut` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from matchcut.server.commands import COMMANDS
+from matchcut.server.errors import MatchcutError
+
+EPILOG = """\
+exit codes:
+  0  done
+  1  some of it failed; the summary says what and why
+  2  the command line or an option is wrong
+  69 the server cannot be reached
+  130 interrupted
+
+first steps:
+  matchcut serve                    start a server on 127.0.0.1:7411
+  matchcut index clips/             put every video below clips/ into its catalogue
+  matchcut query clip.mp4           ask what goes with a clip
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line with all its commands."""
+    top = argparse.ArgumentParser(
+        prog="matchcut",
+        description="Video in, ranked items out.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        below = commands.add_parser(
+            command.NAME,
+            help=command.SUMMARY,
+            description=command.DESCRIPTION,
+            epilog=command.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(below)
+        below.set_defaults(run=command.run)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    parsed = parser().parse_args(arguments)
+    try:
+        code: int = parsed.run(parsed)
+    except MatchcutError as error:
+        print(f"matchcut: {error.message}", file=sys.stderr)
+        return 2 if error.code == "INVALID_ARGUMENT" else 1
+    except KeyboardInterrupt:
+        print("matchcut: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone, e.g. `| head`; nobody is left to tell
+        return 0
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

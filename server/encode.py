@@ -1,0 +1,93 @@
+"""Frames to embeddings, in small batches, with frames that hardly change encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from matchcut.kernels.device import Device
+from matchcut.server.clock import Clock
+from matchcut.server.engines import Engine
+from matchcut.server.errors import EngineFailed
+from matchcut.server.records import Cut, Embedding, Floats, Frame, MediaReport, Pixels
+from matchcut.server.stills import StillGate
+
+
+@dataclass(slots=True)
+class Batch:
+    """Frames that wait for one run of the engine, and what happened between them.
+
+    events: in order of time, a cut or (time_us, row of the frame that was or will be encoded for it).
+    """
+
+    frames: list[Pixels] = field(default_factory=list)
+    events: list[Cut | tuple[int, int]] = field(default_factory=list)
+
+
+class Encoding:
+    """The preprocess and encode stages of the pipeline.
+
+    Args:
+        batch: frames in one run of the engine at most; memory grows with it.
+        still: see StillGate.
+    """
+
+    def __init__(self, engine: Engine, device: Device, *, batch: int, still: float) -> None:
+        self._engine = engine
+        self._device = device
+        self._size = batch
+        self._still = still
+
+    def __call__(
+        self, events: Iterator[Frame | Cut], *, idle: Callable[[], bool], clock: Clock, report: MediaReport
+    ) -> Iterator[Embedding | Cut]:
+        """The same events with an embedding for each frame; order and times stay.
+
+        Args:
+            idle: True when the next frame would have to be waited for: what is at hand is then encoded at once.
+        """
+        gate = StillGate(self._still)
+        batch = Batch()
+        last: Floats | None = None
+        for event in events:
+            if isinstance(event, Cut):
+                batch.events.append(event)
+                continue
+            report.frames_used += 1
+            with clock("preprocess"):
+                same = gate.same(event.rgb)
+            if same:
+                report.frames_reused += 1
+            else:
+                batch.frames.append(event.rgb)
+            batch.events.append((event.time_us, len(batch.frames) - 1))
+            if len(batch.frames) == self._size or len(batch.events) >= 8 * self._size or idle():
+                embeddings, last = self._run(batch, last, clock)
+                yield from embeddings
+                batch = Batch()
+        yield from self._run(batch, last, clock)[0]
+
+    def _run(self, batch: Batch, last: Floats | None, clock: Clock) -> tuple[list[Embedding | Cut], Floats | None]:
+        """Encodes a batch; row -1 stands for `last`, the vector encoded before it."""
+        vectors: list[Floats] = []
+        if batch.frames:
+            encoder = self._engine.encoder
+            with clock("preprocess"):
+                pixels = self._device.preprocess(np.stack(batch.frames), encoder.mean, encoder.std, encoder.layout)
+            with clock("encode"):
+                vectors = list(self._engine.run(pixels))
+            if not all(np.isfinite(vector).all() for vector in vectors):
+                raise EngineFailed("the encoder returned NaN or infinity; check its model file and preprocessing")
+            clock.note("preprocess", variant=self._device.variant, frames=len(vectors))
+            clock.note("encode", variant=self._engine.variant, frames=len(vectors), runs=1)
+        done: list[Embedding | Cut] = []
+        for event in batch.events:
+            if isinstance(event, Cut):
+                done.append(event)
+                continue
+            vector = vectors[event[1]] if event[1] >= 0 else last
+            assert vector is not None, "the first frame is never a still one"
+            done.append(Embedding(event[0], vector))
+        return done, vectors[-1] if vectors else last

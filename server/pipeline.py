@@ -1,0 +1,201 @@
+"""The sentence that matchcut exists for: decode, preprocess, encode, segment, pool, rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from matchcut.kernels.device import Device
+from matchcut.server.catalog import Catalog, View
+from matchcut.server.clock import Clock
+from matchcut.server.encode import Encoding
+from matchcut.server.engines import Engine
+from matchcut.server.errors import EncoderMismatch, EngineFailed, NotFound, UnreadableMedia
+from matchcut.server.feed import Caller
+from matchcut.server.records import (
+    Cut,
+    EncoderIdentity,
+    ItemsQuery,
+    Match,
+    Media,
+    MediaReport,
+    Query,
+    Ranking,
+    RankOptions,
+    Segment,
+    TimeRange,
+    VectorQuery,
+)
+from matchcut.server.segments import SegmentBounds, Segmenter
+from matchcut.server.vectors import agree, unit
+from matchcut.server.watch import frames_and_cuts
+
+
+@dataclass(slots=True)
+class Job:
+    """One request's run through the pipeline.
+
+    idle: whether the sender's next piece would have to be waited for.
+    """
+
+    caller: Caller = field(default_factory=Caller)
+    clock: Clock = field(default_factory=Clock)
+    idle: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the catalogue is compared with, as far as it is known.
+
+    item_ids: for each segment the item that it comes from; empty where it comes from none.
+    """
+
+    segments: tuple[Segment, ...]
+    final: bool
+    report: MediaReport | None = None
+    item_ids: tuple[str, ...] = ()
+
+
+class Pipeline:
+    """Takes media in and gives ranked items out. Safe to be used by several threads at once.
+
+    Args:
+        batch: frames in one run of the engine at most.
+        still: see stills.StillGate.
+        bounds: of a query's segments.
+    """
+
+    def __init__(
+        self, engine: Engine, device: Device, catalog: Catalog, *, batch: int, still: float, bounds: SegmentBounds
+    ) -> None:
+        self.catalog = catalog
+        self.encoder = engine.encoder.identity
+        self._size = engine.encoder.input
+        self._device = device
+        self._bounds = bounds
+        self._encode = Encoding(engine, device, batch=batch, still=still)
+
+    def recommend(self, tenant: str, query: Query, options: RankOptions, job: Job) -> Iterator[Ranking]:
+        """Ranked lists that improve while media arrives; the last is final. One catalogue version throughout.
+
+        Raises:
+            MatchcutError: the query is malformed, its media unreadable, an item missing, the caller gone.
+        """
+        encoder, questions = self._understand(tenant, query, options, job)
+        view = self.catalog.view(tenant, encoder)
+        if isinstance(query, ItemsQuery) and not query.include_themselves:
+            options = replace(options, exclude=options.exclude | frozenset(query.item_ids))
+        for revision, question in enumerate(questions, start=1):
+            matches = self._rank(question, view, options, job.clock)
+            yield Ranking(matches, revision, question.final, encoder, job.clock.times(), question.report)
+
+    def segments(
+        self, media: Media, report: MediaReport, job: Job, *, bounds: SegmentBounds, every: int = 0
+    ) -> Iterator[tuple[tuple[Segment, ...], bool]]:
+        """The media's pooled segments so far: after its first frame and every so many more, and at the end (True).
+
+        Args:
+            report: filled while the media is read.
+            every: frames between two looks at what there is; 0: only at the end.
+
+        Raises:
+            MatchcutError: the media is unreadable or exceeds a limit, the engine failed, the caller is gone.
+        """
+        events = frames_and_cuts(media, self._size, report, job.clock)
+        embeddings = self._encode(events, idle=job.idle, clock=job.clock, report=report)
+        segmenter = Segmenter(bounds, media.segments)
+        frames = 0
+        with closing(embeddings):
+            for event in embeddings:
+                job.caller.check()
+                with job.clock("segment"):
+                    if isinstance(event, Cut):
+                        segmenter.cut(event.time_us)
+                        continue
+                    segmenter.frame(event.time_us, event.vector)
+                frames += 1
+                if every and frames % every == 1 % every:
+                    yield self._pool(segmenter, event.time_us + 1, job.clock), False
+        if not frames:
+            raise UnreadableMedia("no frame came in; send at least one")
+        pooled = self._pool(segmenter, report.duration_us, job.clock)
+        if not pooled:
+            raise UnreadableMedia("no frame lies in the given segments; check their times", field="media.segments")
+        yield pooled, True
+
+    def _understand(
+        self, tenant: str, query: Query, options: RankOptions, job: Job
+    ) -> tuple[EncoderIdentity, Iterator[Question]]:
+        """In which encoder's vectors the query is answered, and what to compare with as it becomes known."""
+        if isinstance(query, ItemsQuery):
+            return self._stored(tenant, query)
+        if isinstance(query, VectorQuery):
+            encoder = agree(query.encoder, self.encoder, query.values, "query.vector.encoder")
+            segment = Segment(range=TimeRange(), vector=unit(query.values, "query.vector.values"))
+            return encoder, iter([Question((segment,), final=True)])
+        report = MediaReport()
+        looks = self.segments(query, report, job, bounds=self._bounds, every=options.frames_per_update)
+        return self.encoder, (Question(segments, final, report) for segments, final in looks)
+
+    def _stored(self, tenant: str, query: ItemsQuery) -> tuple[EncoderIdentity, Iterator[Question]]:
+        """The segments of catalogue items, which must all be of one encoder."""
+        segments: list[Segment] = []
+        item_ids: list[str] = []
+        encoder: EncoderIdentity | None = None
+        for item_id in query.item_ids:
+            stored = self.catalog.get(tenant, item_id)
+            if stored is None:
+                raise NotFound(f"there is no item {item_id!r} to compare with", field="query.items.item_ids")
+            encoder = encoder or stored.encoder
+            if stored.encoder.digest != encoder.digest:
+                raise EncoderMismatch(
+                    f"{item_id!r} has vectors of {stored.encoder.name!r}, {query.item_ids[0]!r} of {encoder.name!r}; "
+                    "ask for each alone, or ingest again what the old encoder made",
+                    field="query.items.item_ids",
+                )
+            segments += stored.segments
+            item_ids += [item_id] * len(stored.segments)
+        assert encoder is not None, "the service lets no empty query in"
+        return encoder, iter([Question(tuple(segments), final=True, item_ids=tuple(item_ids))])
+
+    def _pool(self, segmenter: Segmenter, end_us: int, clock: Clock) -> tuple[Segment, ...]:
+        """One vector of unit length for each segment so far."""
+        with clock("pool"):
+            parts = segmenter.parts(end_us)
+            if not parts:
+                return ()
+            offsets = np.cumsum([0, *(len(part.vectors) for part in parts)], dtype=np.int64)
+            vectors = np.concatenate([part.vectors for part in parts])
+            weights = np.concatenate([part.weights for part in parts])
+            try:
+                pooled = self._device.pool(vectors, offsets, weights=weights)
+            except ValueError as error:
+                raise EngineFailed(f"the encoder's vectors cannot be pooled: {error}") from error
+            clock.note("pool", variant=self._device.variant, segments=len(parts))
+        return tuple(Segment(part.range, vector) for part, vector in zip(parts, pooled, strict=True))
+
+    def _rank(self, question: Question, view: View, options: RankOptions, clock: Clock) -> tuple[Match, ...]:
+        """The best items of the view, each by its best segment against the best of the question's."""
+        with clock("rank"):
+            found = self._device.search(
+                np.stack([segment.vector for segment in question.segments]),
+                view.rows,
+                groups=view.groups,
+                eligible=view.eligible(options.exclude, options.tags),
+                k=options.limit,
+                minimum=options.minimum_score,
+            )
+            clock.note("rank", variant=self._device.variant, rows=found.scanned, rescored=found.rescored)
+            return tuple(
+                Match(
+                    item=view.item(int(group)),
+                    score=float(score),
+                    item_range=view.range(int(row)),
+                    query_range=question.segments[at].range,
+                    query_item_id=question.item_ids[at] if question.item_ids else "",
+                )
+                for score, group, row, at in found
+            )

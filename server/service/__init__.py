@@ -1,0 +1,29 @@
+"""The gRPC services: protobuf in, records through the pipeline, protobuf out. Only this package knows the stubs."""
+
+from __future__ import annotations
+
+import grpc.aio
+
+from matchcut.server.config import Config
+from matchcut.server.ingest import Ingest
+from matchcut.server.pipeline import Pipeline
+from matchcut.server.service.calls import Calls
+from matchcut.server.service.catalog import CatalogService
+from matchcut.server.service.recommender import RecommenderService
+from matchcut.server.service.requests import Requests
+from matchcut.v1 import catalog_pb2, catalog_pb2_grpc, recommender_pb2, recommender_pb2_grpc
+
+__all__ = ["SERVICES", "Calls", "add_services"]
+
+SERVICES = (
+    catalog_pb2.DESCRIPTOR.services_by_name["Catalog"].full_name,
+    recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name,
+)
+
+
+def add_services(server: grpc.aio.Server, pipeline: Pipeline, ingest: Ingest, config: Config) -> Calls:
+    """Adds matchcut's own services to a server; returns what must be closed after it."""
+    calls, requests = Calls(config), Requests(config, pipeline.encoder)
+    catalog_pb2_grpc.add_CatalogServicer_to_server(CatalogService(pipeline, ingest, calls, requests), server)
+    recommender_pb2_grpc.add_RecommenderServicer_to_server(RecommenderService(pipeline, calls, requests), server)
+    return calls

@@ -1,0 +1,166 @@
+"""Runs the work of calls in worker threads: admission, deadline, cancellation, and what arrives meanwhile.
+
+Decoding and inference never run on the event loop. A call is admitted at once or refused at once; nothing queues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+import grpc.aio
+
+from matchcut.server.config import Config
+from matchcut.server.errors import Cancelled, InvalidInput, MatchcutError, Overloaded
+from matchcut.server.feed import Caller, Feed
+from matchcut.server.pipeline import Job
+
+T = TypeVar("T")
+Context = grpc.aio.ServicerContext[Any, Any]
+END: Any = object()
+FEED_BYTES = 8 << 20  # of one upload waits in memory while its worker is busy
+
+
+class Pool:
+    """Threads, and as many calls at once as there are threads; one more is refused."""
+
+    def __init__(self, size: int, name: str, flag: str) -> None:
+        self._free = size
+        self._refusal = f"all {size} places for {name} requests are taken; retry later or raise {flag}"
+        self.threads = ThreadPoolExecutor(size, thread_name_prefix=f"matchcut-{name}")
+
+    def enter(self) -> None:
+        """Takes a place, or raises Overloaded."""
+        if self._free == 0:
+            raise Overloaded(self._refusal)
+        self._free -= 1
+
+    def leave(self) -> None:
+        """Gives the place back."""
+        self._free += 1
+
+
+class Calls:
+    """The calls under way. All methods run on the event loop."""
+
+    def __init__(self, config: Config) -> None:
+        self._pause = config.receive_timeout
+        self._media = Pool(config.max_media_requests, "media", "--max-media-requests")
+        self._quick = Pool(config.max_requests, "quick", "--max-requests")
+        self._cleaning: set[asyncio.Task[None]] = set()
+
+    async def run(
+        self, context: Context, work: Callable[[Job], T], *, media: bool = False, job: Job | None = None
+    ) -> T:
+        """The result of work(job), run in a thread."""
+        async with aclosing(self.each(context, lambda job: iter([work(job)]), media=media, job=job)) as results:
+            async for result in results:
+                return result
+        raise AssertionError("work returned nothing")
+
+    async def each(
+        self,
+        context: Context,
+        work: Callable[[Job], Iterator[T]],
+        *,
+        media: bool = False,
+        job: Job | None = None,
+    ) -> AsyncIterator[T]:
+        """The results of work(job) one by one, each produced in a thread when it is asked for.
+
+        Raises:
+            Overloaded: there is no place free.
+            MatchcutError: what work raises; DeadlineExceeded also where the deadline passed before it began.
+        """
+        pool = self._media if media else self._quick
+        job = job or self.job(context)
+        job.caller.check()
+        pool.enter()
+        loop = asyncio.get_running_loop()
+        results: Iterator[T] | None = None
+        running: asyncio.Future[Any] | None = None
+        try:
+            running = loop.run_in_executor(pool.threads, work, job)
+            results = await asyncio.shield(running)
+            while True:
+                running = loop.run_in_executor(pool.threads, next, results, END)
+                result = await asyncio.shield(running)
+                if result is END:
+                    return
+                yield result
+        finally:
+            job.caller.leave()
+            task = loop.create_task(self._clean(pool, running, results))
+            self._cleaning.add(task)
+            task.add_done_callback(self._cleaning.discard)
+
+    def job(self, context: Context) -> Job:
+        """A fresh job with the call's deadline."""
+        remaining = context.time_remaining()
+        return Job(Caller(None if remaining is None else time.monotonic() + remaining))
+
+    def feed(self, job: Job) -> Feed[Any]:
+        """A feed for what the job's caller sends."""
+        return Feed(asyncio.get_running_loop(), job.caller, weight=FEED_BYTES, pause=self._pause)
+
+    async def close(self) -> None:
+        """Waits for the threads; call it when no call is under way any more."""
+        while self._cleaning:
+            await asyncio.gather(*self._cleaning, return_exceptions=True)
+        for pool in (self._media, self._quick):
+            await asyncio.to_thread(pool.threads.shutdown)
+
+    @staticmethod
+    async def _clean(pool: Pool, running: asyncio.Future[Any] | None, results: Any) -> None:
+        """Frees the place only when its thread is idle again and the work's generator is closed."""
+        if running is not None:
+            with suppress(Exception):
+                produced = await running
+                results = results if results is not None else produced
+        close = getattr(results, "close", None)
+        if close is not None:
+            with suppress(Exception):
+                await asyncio.get_running_loop().run_in_executor(pool.threads, close)
+        pool.leave()
+
+
+async def first(messages: AsyncIterator[Any]) -> Any:
+    """The first message of a stream, which must be its header."""
+    async for message in messages:
+        if message.WhichOneof("message") != "header":
+            break
+        return message
+    raise InvalidInput("the first message of the stream must be the header", reason="HEADER_MISSING", field="header")
+
+
+@asynccontextmanager
+async def receiving(
+    messages: AsyncIterator[Any], feed: Feed[Any], convert: Callable[[Any], tuple[Any, int]]
+) -> AsyncIterator[None]:
+    """While the block runs, what arrives goes into the feed; convert() gives each message's piece and weight."""
+    task = asyncio.create_task(_receive(messages, feed, convert))
+    try:
+        yield
+    finally:
+        feed.end(Cancelled("the call is over"))
+        feed.close()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _receive(messages: AsyncIterator[Any], feed: Feed[Any], convert: Callable[[Any], tuple[Any, int]]) -> None:
+    try:
+        async for message in messages:
+            if message.WhichOneof("message") != "chunk":
+                raise InvalidInput("after the header a stream carries chunks only", field="header")
+            await feed.put(*convert(message))
+        feed.end()
+    except MatchcutError as error:
+        feed.end(error)
+    except Exception:  # whatever breaks the stream ends it; what the worker sees is that nobody waits any longer
+        feed.end(Cancelled("the caller cancelled the request or lost the connection"))

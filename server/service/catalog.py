@@ -1,0 +1,130 @@
+"""The Catalog service."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncIterator
+
+from matchcut.server.errors import InvalidInput, NotFound
+from matchcut.server.ingest import Ingest
+from matchcut.server.pipeline import Job, Pipeline
+from matchcut.server.service import replies, requests
+from matchcut.server.service.calls import Calls, Context, first, receiving
+from matchcut.server.service.media import Intent, payload
+from matchcut.server.service.requests import Requests
+from matchcut.server.service.status import unary
+from matchcut.v1 import catalog_pb2 as pb
+from matchcut.v1 import catalog_pb2_grpc
+
+
+class CatalogService(catalog_pb2_grpc.CatalogServicer):
+    """Items in and out of the catalogue; see catalog.proto."""
+
+    def __init__(self, pipeline: Pipeline, ingest: Ingest, calls: Calls, understand: Requests) -> None:
+        self._catalog = pipeline.catalog
+        self._ingest = ingest
+        self._calls = calls
+        self._understand = understand
+
+    @unary
+    async def Ingest(self, messages: AsyncIterator[pb.IngestRequest], context: Context) -> pb.IngestResponse:  # noqa: N802
+        """Media in, item stored."""
+        header = (await first(messages)).header
+        kind = self._understand.media.kind(header.media)
+        if header.content_sha256 and (len(header.content_sha256) != 32 or kind != "data"):
+            raise InvalidInput(
+                "content_sha256 must be the 32 bytes of a container's SHA-256", field="header.content_sha256"
+            )
+        tenant, item = requests.tenant(header.tenant), requests.item(header.item, "header.item")
+        job = self._calls.job(context)
+        feed = self._calls.feed(job)
+        media = self._understand.media.media(header.media, feed, Intent.INGEST)
+        async with receiving(messages, feed, lambda message: payload(message.chunk, kind)):
+            done = await self._calls.run(
+                context,
+                lambda job: self._ingest.media(tenant, item, media, job, declared=header.content_sha256),
+                media=True,
+                job=job,
+            )
+        return replies.ingested(done)
+
+    @unary
+    async def IngestVectors(self, request: pb.IngestVectorsRequest, context: Context) -> pb.IngestResponse:  # noqa: N802
+        """The caller's vectors in, item stored."""
+        tenant, item = requests.tenant(request.tenant), requests.item(request.item)
+        segments, encoder = requests.segments(request.segments), requests.encoder(request.encoder)
+        done = await self._calls.run(context, lambda job: self._ingest.vectors(tenant, item, segments, encoder, job))
+        return replies.ingested(done)
+
+    @unary
+    async def GetItem(self, request: pb.GetItemRequest, context: Context) -> pb.GetItemResponse:  # noqa: N802
+        """One item out."""
+        tenant, item_id = requests.tenant(request.tenant), requests.item_id(request.item_id)
+
+        def get(job: Job) -> pb.GetItemResponse:
+            with job.clock("store"):
+                stored = self._catalog.get(tenant, item_id)
+            if stored is None:
+                raise NotFound(f"there is no item {item_id!r}", field="item_id")
+            return pb.GetItemResponse(
+                item=replies.item(stored.item),
+                segments=[replies.segment(one, vector=request.include_vectors) for one in stored.segments],
+                encoder=replies.encoder(stored.encoder),
+                times=replies.times(job.clock.times()),
+            )
+
+        return await self._calls.run(context, get)
+
+    @unary
+    async def ListItems(self, request: pb.ListItemsRequest, context: Context) -> pb.ListItemsResponse:  # noqa: N802
+        """A page of items out."""
+        tenant, size = requests.tenant(request.tenant), requests.page_size(request)
+        tags, after = requests.tag_filter(request.tags, "tags"), token_to_id(request.page_token)
+
+        def page(job: Job) -> pb.ListItemsResponse:
+            with job.clock("store"):
+                items, more = self._catalog.page(tenant, after=after, size=size, tags=tags)
+                total = self._catalog.count(tenant)
+            return pb.ListItemsResponse(
+                items=[replies.item(item) for item in items],
+                next_page_token=id_to_token(items[-1].item_id) if more else "",
+                total_size=total,
+                encoder=replies.encoder(self._understand.own),
+                times=replies.times(job.clock.times()),
+            )
+
+        return await self._calls.run(context, page)
+
+    @unary
+    async def RemoveItem(self, request: pb.RemoveItemRequest, context: Context) -> pb.RemoveItemResponse:  # noqa: N802
+        """One item gone, durably."""
+        tenant, item_id = requests.tenant(request.tenant), requests.item_id(request.item_id)
+
+        def remove(job: Job) -> pb.RemoveItemResponse:
+            with job.clock("store"):
+                removed = self._catalog.remove(tenant, item_id)
+            if not removed and not request.allow_missing:
+                raise NotFound(f"there is no item {item_id!r}", field="item_id")
+            return pb.RemoveItemResponse(
+                removed=removed,
+                encoder=replies.encoder(self._understand.own),
+                times=replies.times(job.clock.times()),
+            )
+
+        return await self._calls.run(context, remove)
+
+
+def id_to_token(item_id: str) -> str:
+    """The page token that stands for "after this item"."""
+    return base64.urlsafe_b64encode(item_id.encode()).decode()
+
+
+def token_to_id(token: str) -> str:
+    """The item that a page token of ours stands for; "" before the first."""
+    try:
+        return base64.b64decode(token, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        raise InvalidInput(
+            "page_token is none that this server gave out; begin again without one", field="page_token"
+        ) from None

@@ -1,0 +1,61 @@
+"""The Recommender service: one body for one ranking and for many."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+
+from matchcut.server.pipeline import Pipeline
+from matchcut.server.records import Media
+from matchcut.server.service import replies, requests
+from matchcut.server.service.calls import Calls, Context, first, receiving
+from matchcut.server.service.media import Intent, payload
+from matchcut.server.service.requests import Requests
+from matchcut.server.service.status import streaming, unary
+from matchcut.v1 import recommender_pb2 as pb
+from matchcut.v1 import recommender_pb2_grpc
+
+
+class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
+    """Rankings; see recommender.proto."""
+
+    def __init__(self, pipeline: Pipeline, calls: Calls, understand: Requests) -> None:
+        self._pipeline = pipeline
+        self._calls = calls
+        self._understand = understand
+
+    @unary
+    async def Recommend(self, request: pb.RecommendRequest, context: Context) -> pb.RecommendResponse:  # noqa: N802
+        """Ranks once: the final list of what would be a stream."""
+        tenant, query = requests.tenant(request.tenant), self._understand.query(request.query)
+        options = replace(requests.rank_options(request.options), frames_per_update=0)
+        final = await self._calls.run(
+            context,
+            lambda job: list(self._pipeline.recommend(tenant, query, options, job))[-1],
+            media=isinstance(query, Media),
+        )
+        return replies.ranking(final)
+
+    @streaming
+    async def RecommendLive(  # noqa: N802
+        self, messages: AsyncIterator[pb.RecommendLiveRequest], context: Context
+    ) -> AsyncIterator[pb.RecommendResponse]:
+        """Ranks again and again while media arrives."""
+        header = (await first(messages)).header
+        tenant, options = requests.tenant(header.tenant), requests.rank_options(header.options)
+        kind = self._understand.media.kind(header.media)
+        job = self._calls.job(context)
+        feed = self._calls.feed(job)
+        job.idle = lambda: feed.idle
+        media = self._understand.media.media(header.media, feed, Intent.QUERY)
+        async with (
+            receiving(messages, feed, lambda message: payload(message.chunk, kind)),
+            aclosing(
+                self._calls.each(
+                    context, lambda job: self._pipeline.recommend(tenant, media, options, job), media=True, job=job
+                )
+            ) as rankings,
+        ):
+            async for ranking in rankings:
+                yield replies.ranking(ranking)

@@ -1,0 +1,77 @@
+"""MatchcutError to a gRPC status with google.rpc details (https://google.aip.dev/193)."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+import grpc.aio
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from matchcut.server.errors import MatchcutError, Overloaded
+
+DOMAIN = "matchcut"
+log = logging.getLogger("matchcut.service")
+T = TypeVar("T")
+
+
+def rich_status(error: MatchcutError) -> status_pb2.Status:
+    """The error with ErrorInfo, and BadRequest where a field is at fault, and RetryInfo where a retry helps."""
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message)
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
+    if error.field:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, Overloaded):
+        retry = error_details_pb2.RetryInfo()
+        retry.retry_delay.FromMicroseconds(error.retry_after_us)
+        status.details.add().Pack(retry)
+    return status
+
+
+async def abort(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> NoReturn:
+    """Ends the call with the error's status; what is not a MatchcutError is logged and told as INTERNAL."""
+    if not isinstance(error, MatchcutError):
+        log.error("unexpected error in a call", exc_info=error)
+        error = MatchcutError("an unexpected error in the server; its log says more", reason="UNEXPECTED")
+    status = rpc_status.to_status(rich_status(error))
+    trailers = tuple(status.trailing_metadata)
+    if isinstance(error, Overloaded):
+        trailers += (("grpc-retry-pushback-ms", str(error.retry_after_us // 1000)),)
+    await context.abort(status.code, status.details, trailers)
+    raise AssertionError("abort() raises")
+
+
+def unary(handler: Callable[[Any, Any, Any], Awaitable[T]]) -> Callable[[Any, Any, Any], Awaitable[T]]:
+    """A handler with one reply, its errors told as rich statuses."""
+
+    @functools.wraps(handler)
+    async def told(self: Any, request: Any, context: Any) -> T:
+        try:
+            return await handler(self, request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await abort(context, error)
+
+    return told
+
+
+def streaming(handler: Callable[[Any, Any, Any], AsyncIterator[T]]) -> Callable[[Any, Any, Any], AsyncIterator[T]]:
+    """A handler with a stream of replies, its errors told as rich statuses."""
+
+    @functools.wraps(handler)
+    async def told(self: Any, request: Any, context: Any) -> AsyncIterator[T]:
+        try:
+            async for reply in handler(self, request, context):
+                yield reply
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await abort(context, error)
+
+    return told
