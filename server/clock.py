@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -48,7 +48,7 @@ class Clock:
             self._switch()
             self._running.pop()
 
-    def over(self, stage: str, items: Iterable[T]) -> Iterator[T]:
+    def over(self, stage: str, items: Iterable[T]) -> Generator[T, None, None]:
         """The same items; the time to produce each counts as this stage's. Closing it closes `items`."""
         iterator = iter(items)
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,7 +42,7 @@ class Encoding:
 
     def __call__(
         self, events: Iterator[Frame | Cut], *, idle: Callable[[], bool], clock: Clock, report: MediaReport
-    ) -> Iterator[Embedding | Cut]:
+    ) -> Generator[Embedding | Cut, None, None]:
         """The same events with an embedding for each frame; order and times stay.
 
         Args:

@@ -44,8 +44,7 @@ class StillGate:
     def same(self, frame: Pixels) -> bool:
         """True if the embedding of the last encoded frame serves; else the frame becomes the last encoded one."""
         known = self._encoded
-        alike = known is not None and known.shape == frame.shape
-        if self._threshold > 0 and alike and difference(frame, known) < self._threshold:
+        if self._threshold and known is not None and difference(frame, known) < self._threshold:
             return True
         self._encoded = frame
         return False

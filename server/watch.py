@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 
 from matchcut.server import decode, images
@@ -80,17 +80,19 @@ class TimedPicture:
             return self._picture.look()
 
 
-def timed(pictures: Iterator[Picture], clock: Clock) -> Iterator[Picture]:
+def timed(pictures: Generator[Picture, None, None], clock: Clock) -> Iterator[Picture]:
     """The same pictures, their conversions timed. Closing it closes them."""
-    with closing(pictures):  # type: ignore[type-var]
+    with closing(pictures):
         for picture in pictures:
             yield TimedPicture(picture, clock)
 
 
-def until(wanted: MediaLimits, events: Iterator[Frame | Cut], report: MediaReport) -> Iterator[Frame | Cut]:
+def until(
+    wanted: MediaLimits, events: Generator[Frame | Cut, None, None], report: MediaReport
+) -> Iterator[Frame | Cut]:
     """The events up to the caller's own limits of frames and time (0: none)."""
     frames = 0
-    with closing(events):  # type: ignore[type-var]
+    with closing(events):
         for event in events:
             if wanted.duration_us and event.time_us >= wanted.duration_us:
                 reached = "time"

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from matchcut.server.commands import encoder, serve
+from matchcut.server.commands import encoder, index, ls, query, rm, serve
 
-COMMANDS = (serve, encoder)
+COMMANDS = (serve, index, query, ls, rm, encoder)

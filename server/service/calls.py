@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
-
-import grpc.aio
 
 from matchcut.server.config import Config
 from matchcut.server.errors import Cancelled, InvalidInput, MatchcutError, Overloaded
@@ -20,9 +18,14 @@ from matchcut.server.feed import Caller, Feed
 from matchcut.server.pipeline import Job
 
 T = TypeVar("T")
-Context = grpc.aio.ServicerContext[Any, Any]
+Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
 END: Any = object()
 FEED_BYTES = 8 << 20  # of one upload waits in memory while its worker is busy
+
+
+def advance(results: Iterator[T]) -> T:
+    """The next result, or END."""
+    return next(results, END)
 
 
 class Pool:
@@ -69,7 +72,7 @@ class Calls:
         *,
         media: bool = False,
         job: Job | None = None,
-    ) -> AsyncIterator[T]:
+    ) -> AsyncGenerator[T, None]:
         """The results of work(job) one by one, each produced in a thread when it is asked for.
 
         Raises:
@@ -81,13 +84,13 @@ class Calls:
         job.caller.check()
         pool.enter()
         loop = asyncio.get_running_loop()
-        results: Iterator[T] | None = None
+        results: Any = None
         running: asyncio.Future[Any] | None = None
         try:
             running = loop.run_in_executor(pool.threads, work, job)
             results = await asyncio.shield(running)
             while True:
-                running = loop.run_in_executor(pool.threads, next, results, END)
+                running = loop.run_in_executor(pool.threads, advance, results)
                 result = await asyncio.shield(running)
                 if result is END:
                     return

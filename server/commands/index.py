@@ -1,0 +1,195 @@
+"""`matchcut index`: put video files into the catalogue."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from matchcut.client import Client, Error, Ingested, Unavailable
+from matchcut.server.commands.connect import UNREACHABLE, add_connection, client, told, unreachable
+from matchcut.server.commands.output import console, print_json, print_warning, table
+from matchcut.server.errors import InvalidInput
+
+NAME = "index"
+SUMMARY = "put video files into the catalogue"
+DESCRIPTION = """\
+Sends video files to the server, several at once. A file is named directly or found below a folder by its ending; its
+item id is its name, below a folder its path from there. Files that are in the catalogue with the same content are
+skipped before they are sent, so a run that was interrupted goes on where it stopped when it is started again.
+At the end a summary says what failed and why; other files are not held up by one that fails."""
+EXAMPLES = """\
+examples:
+  matchcut index clips/
+  matchcut index a.mp4 b.mkv --tag demo
+  matchcut index clips/ --prefix tour/ --jobs 4 --json
+"""
+ENDINGS = frozenset(
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".mpg",
+        ".mpeg",
+        ".vob",
+        ".avi",
+        ".flv",
+        ".ogv",
+        ".ogg",
+        ".h264",
+        ".264",
+        ".h265",
+        ".265",
+        ".hevc",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A file and the item that it becomes."""
+
+    path: Path
+    item_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A file that did not become an item."""
+
+    item: str
+    file: str
+    error: str
+    reason: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the files, what is said of them, and the connection."""
+    parser.add_argument("paths", nargs="+", metavar="FILE|FOLDER", help="video files, or folders to search for them")
+    parser.add_argument("--prefix", default="", help="put this before every item id")
+    parser.add_argument("--tag", action="append", default=[], help="tag for every item (repeat)")
+    parser.add_argument("--rate", type=float, help="frames per second to use [default: the server's]")
+    parser.add_argument("--shots", choices=("exact", "coarse", "off"), help="how to find segments [default: exact]")
+    parser.add_argument(
+        "--jobs", type=int, default=min(4, os.cpu_count() or 1), help="files at once [default: cores, 4 at most]"
+    )
+    add_connection(parser)
+
+
+@told
+def run(arguments: argparse.Namespace) -> int:
+    """Indexes everything; 1 if any file failed."""
+    if arguments.jobs < 1:
+        raise InvalidInput("--jobs must be at least 1")
+    clips = list(find(arguments.paths, arguments.prefix))
+    if not clips:
+        raise InvalidInput("no video file found; files are found by their ending, or named directly")
+    with client(arguments) as server:
+        server.health()  # one clear line where no server is, not one for each file
+        done, failures = ingest(server, clips, arguments)
+    if arguments.json:
+        print_json({"done": done, "failed": failures})
+    else:
+        summarise(done, failures)
+    if any(failure.reason == "UNAVAILABLE" for failure in failures):
+        console.print(unreachable(arguments.server), highlight=False)
+        return UNREACHABLE
+    return 1 if failures else 0
+
+
+def find(paths: list[str], prefix: str) -> Iterator[Clip]:
+    """The clips that the paths name, each item id once."""
+    seen: dict[str, Path] = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            below = sorted(one for one in path.rglob("*") if one.suffix.lower() in ENDINGS and one.is_file())
+            found = [Clip(one, prefix + one.relative_to(path).as_posix()) for one in below]
+        elif path.exists():
+            found = [Clip(path, prefix + path.name)]
+        else:
+            raise InvalidInput(f"{path} does not exist")
+        for clip in found:
+            other = seen.setdefault(clip.item_id, clip.path)
+            if other.resolve() != clip.path.resolve():
+                raise InvalidInput(f"{other} and {clip.path} would both be the item {clip.item_id!r}; use --prefix")
+            if other is clip.path:
+                yield clip
+
+
+def ingest(server: Client, clips: list[Clip], arguments: argparse.Namespace) -> tuple[list[Ingested], list[Failure]]:
+    """Sends the clips, so many at once; returns what was kept and what failed."""
+    done: list[Ingested] = []
+    failures: list[Failure] = []
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("files"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=arguments.json) as progress:
+        task = progress.add_task("indexing", total=len(clips))
+        with ThreadPoolExecutor(arguments.jobs) as threads:
+            futures = {threads.submit(send, server, clip, arguments): clip for clip in clips}
+            try:
+                for future in as_completed(futures):
+                    collect(future, futures[future], done, failures)
+                    progress.update(task, advance=1, description=f"indexing {futures[future].item_id}")
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                server.close()  # ends the calls under way; the server keeps nothing of them
+                raise
+    return done, failures
+
+
+def send(server: Client, clip: Clip, arguments: argparse.Namespace) -> Ingested:
+    """Sends one clip."""
+    return server.ingest(
+        clip.item_id,
+        clip.path,
+        title=clip.path.stem,
+        uri=clip.path.resolve().as_uri(),
+        tags=arguments.tag,
+        rate=arguments.rate,
+        shots=arguments.shots,
+    )
+
+
+def collect(future: Future[Ingested], clip: Clip, done: list[Ingested], failures: list[Failure]) -> None:
+    """Notes how one clip ended; only what no other clip can survive goes on upwards."""
+    try:
+        done.append(future.result())
+    except Unavailable as error:
+        failures.append(Failure(clip.item_id, str(clip.path), error.message, "UNAVAILABLE"))
+    except Error as error:
+        failures.append(Failure(clip.item_id, str(clip.path), error.message, error.reason))
+    except OSError as error:
+        failures.append(Failure(clip.item_id, str(clip.path), error.strerror or str(error), "FILE"))
+
+
+def summarise(done: list[Ingested], failures: list[Failure]) -> None:
+    """How many of each outcome, every warning, every failure."""
+    outcomes = Counter(one.outcome.value.lower() for one in done)
+    console.print(
+        f"{len(done)} of {len(done) + len(failures)} files are in the catalogue"
+        + (": " if done else "")
+        + ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items()),
+        highlight=False,
+    )
+    for one in done:
+        for warning in one.report.warnings if one.report else ():
+            print_warning(f"{one.item.id}: {warning.reason}: {warning.message}")
+    if failures:
+        rows = [(failure.file, failure.reason, failure.error) for failure in failures]
+        console.print(table("failed", {"file": "left", "reason": "left", "why": "left"}, rows))

@@ -1,0 +1,105 @@
+"""Tables and JSON of the commands' results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from matchcut.client import Encoder, MediaReport, Ranking, StageTimes, TimeRange
+
+console = Console()
+
+
+def plain(value: Any) -> Any:
+    """Records as what JSON knows."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, TimeRange):
+        return {"start": value.start, "end": value.end}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    if isinstance(value, Iterable):
+        return [plain(one) for one in value]
+    return str(value)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(plain(value), ensure_ascii=False, indent=2))
+
+
+def seconds(span: TimeRange | None) -> str:
+    """A stretch of time as a person reads it."""
+    return "-" if span is None else f"{span.start:.2f} - {span.end:.2f} s"
+
+
+def table(title: str, columns: Mapping[str, str], rows: Iterable[Iterable[str]]) -> Table:
+    """A table; columns are {heading: "left" or "right"}."""
+    made = Table(title=title, title_justify="left", title_style="bold")
+    for heading, side in columns.items():
+        made.add_column(heading, justify="right" if side == "right" else "left")
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+def print_ranking(ranking: Ranking, title: str) -> None:
+    """The ranked items with where each matched, then the time of each stage."""
+    columns = {"#": "right", "item": "left", "score": "right", "in the query": "right", "in the item": "right"}
+    rows = [
+        (str(place), match.item.id, f"{match.score:.4f}", seconds(match.query_range), seconds(match.item_range))
+        for place, match in enumerate(ranking.matches, start=1)
+    ]
+    console.print(table(title, columns, rows))
+    if not ranking.matches:
+        console.print("no item is eligible: the catalogue is empty, or the filters leave nothing")
+    if ranking.report is not None:
+        print_report(ranking.report)
+    print_times(ranking.times, ranking.encoder)
+
+
+def print_times(times: StageTimes, encoder: Encoder) -> None:
+    """The time of each stage."""
+    rows = [
+        (
+            stage.name,
+            f"{stage.wall * 1e3:.1f}",
+            f"{stage.cpu * 1e3:.1f}",
+            stage.variant,
+            ", ".join(f"{count} {name}" for name, count in stage.counts.items()),
+        )
+        for stage in times.stages
+    ]
+    rows.append(("total", f"{times.total * 1e3:.1f}", "", "", ""))
+    columns = {"stage": "left", "ms": "right", "CPU ms": "right", "by": "left", "what": "left"}
+    console.print(table(f"encoder {encoder.name} {encoder.version}", columns, rows))
+
+
+def print_report(report: MediaReport) -> None:
+    """What was found in the media, and every warning."""
+    what = " ".join(part for part in (report.container, report.codec) if part)
+    console.print(
+        f"{what or 'frames'} {report.width}x{report.height}, {report.duration:.2f} s: {report.frames_seen} frames "
+        f"decoded, {report.frames_used} used, {report.frames_reused} of them still",
+        highlight=False,
+    )
+    for warning in report.warnings:
+        print_warning(f"{warning.reason}: {warning.message}")
+
+
+def print_warning(text: str) -> None:
+    """A line that begins with a yellow word; brackets in the text are no markup."""
+    console.print(Text.assemble(("warning ", "yellow"), text))
