@@ -1,0 +1,177 @@
+"""The server as a whole: health, reflection, limits, and a clean end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from matchcut.server.app import App
+from matchcut.server.config import Config
+from matchcut.server.errors import EngineFailed, InvalidInput, StoreFailed
+from matchcut.v1 import media_pb2
+from matchcut.v1 import recommender_pb2 as pb
+from support.wire import Wire
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_health_is_checked_and_watched_through_the_end(config: Config) -> None:
+    app = App(config)
+    await app.__aenter__()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        for service in ("", "matchcut.v1.Catalog", "matchcut.v1.Recommender"):
+            assert (await stub.Check(health_pb2.HealthCheckRequest(service=service))).status == SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stub.Check(health_pb2.HealthCheckRequest(service="matchcut.v1.Nothing"))
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+        watch = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        ending = asyncio.create_task(app.__aexit__())
+        assert (await watch.read()).status == NOT_SERVING
+        watch.cancel()
+        await ending
+
+
+async def test_reflection_lists_the_services_and_their_files(app: App) -> None:
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        requests = [
+            reflection_pb2.ServerReflectionRequest(list_services=""),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol="matchcut.v1.Recommender.Recommend"),
+        ]
+        listed, found = [reply async for reply in stub.ServerReflectionInfo(iter(requests))]
+        names = {service.name for service in listed.list_services_response.service}
+        assert {"matchcut.v1.Catalog", "matchcut.v1.Recommender", "grpc.health.v1.Health"} <= names
+        assert any(b"RecommendLive" in one for one in found.file_descriptor_response.file_descriptor_proto)
+
+
+async def test_calls_under_way_finish_within_the_grace_period(config: Config) -> None:
+    app = App(replace(config, grace=10))
+    await app.__aenter__()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        wire = Wire(channel)
+        stopping = asyncio.Event()
+
+        async def frames() -> AsyncIterator[media_pb2.MediaChunk]:
+            for chunk in wire.chunks(1, 2):
+                yield chunk
+                await stopping.wait()
+
+        call = wire.live(pb.RecommendLiveHeader(media=wire.frame_header()), frames())
+        assert (await call.read()).revision == 1
+        ending = asyncio.create_task(app.__aexit__())
+        await asyncio.sleep(0.05)
+        stopping.set()
+        rest = [one async for one in call]
+        assert rest[-1].final
+        await ending
+
+
+async def test_a_call_that_outlasts_the_grace_period_is_ended(config: Config) -> None:
+    app = App(replace(config, grace=0.1))
+    await app.__aenter__()
+    async with grpc.aio.insecure_channel(app.address) as channel:
+        wire = Wire(channel)
+        never = asyncio.Event()
+
+        async def frames() -> AsyncIterator[media_pb2.MediaChunk]:
+            yield wire.chunks(1)[0]
+            await never.wait()
+
+        call = wire.live(pb.RecommendLiveHeader(media=wire.frame_header()), frames())
+        await call.read()
+        await asyncio.wait_for(app.__aexit__(), 10)
+        with pytest.raises(grpc.aio.AioRpcError):
+            [one async for one in call]
+
+
+async def test_a_taken_port_is_told(app: App, config: Config, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="cannot listen on") as caught:
+        await App(replace(config, listen=app.address, data=tmp_path / "other")).__aenter__()
+    assert caught.value.reason == "ADDRESS_UNAVAILABLE"
+
+
+@pytest.mark.parametrize("listen", ["7411", "localhost:http", ":"])
+async def test_an_address_must_be_host_and_port(config: Config, listen: str) -> None:
+    with pytest.raises(InvalidInput, match="is not HOST:PORT"):
+        await App(replace(config, listen=listen)).__aenter__()
+
+
+async def test_a_missing_encoder_is_told(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(EngineFailed, match=r"none\.onnx"):
+        await App(replace(config, encoder=tmp_path / "none.onnx")).__aenter__()
+
+
+async def test_one_catalogue_folder_one_server(app: App, config: Config) -> None:
+    with pytest.raises(StoreFailed):
+        await App(config).__aenter__()
+
+
+async def test_messages_and_metadata_have_a_largest_size(config: Config) -> None:
+    async with (
+        App(replace(config, max_message=1 << 20, max_metadata=1 << 10)) as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+    ):
+        wire = Wire(channel)
+        chunks = [media_pb2.MediaChunk(data=bytes(1 << 20))]
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await wire.recommender.Recommend(pb.RecommendRequest(query=pb.Query(clip=pb.ClipQuery(chunks=chunks))))
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        with pytest.raises(grpc.aio.AioRpcError):
+            await wire.recommender.Recommend(pb.RecommendRequest(), metadata=[("x-long", "x" * 4096)])
+        assert (await wire.clip(1)).final
+
+
+@contextmanager
+def served(config: Config) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server in a process of its own, and its address."""
+    command = [sys.executable, "-m", "matchcut.server", "serve"]
+    options = {name: str(getattr(config, name)) for name in ("listen", "data", "cache", "encoder", "engine")}
+    environment = {**os.environ, **{f"MATCHCUT_{name.upper()}": value for name, value in options.items()}}
+    with subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if "serving on " in line:
+                    yield process, line.split("serving on ")[1].strip()
+                    break
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_process_with_0(config: Config, number: signal.Signals) -> None:
+    with served(config) as (process, address):
+        with grpc.insecure_channel(address) as channel:
+            status = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status
+        assert status == SERVING
+        process.send_signal(number)
+        _, log = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert log.rstrip().endswith("stopped")
+        assert "Traceback" not in log
+
+
+def test_a_killed_server_leaves_a_catalogue_that_opens(config: Config) -> None:
+    with served(config) as (process, _):
+        process.kill()
+        process.wait(timeout=20)
+    with served(config) as (process, _):
+        assert process.poll() is None
