@@ -180,7 +180,7 @@ def collect(future: Future[Ingested], clip: Clip, done: list[Ingested], failures
 
 def summarise(done: list[Ingested], failures: list[Failure]) -> None:
     """How many of each outcome, every warning, every failure."""
-    outcomes = Counter(one.outcome.value.lower() for one in done)
+    outcomes = Counter(one.outcome.name.lower() for one in done)
     console.print(
         f"{len(done)} of {len(done) + len(failures)} files are in the catalogue"
         + (": " if done else "")

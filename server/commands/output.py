@@ -20,7 +20,7 @@ console = Console()
 def plain(value: Any) -> Any:
     """Records as what JSON knows."""
     if isinstance(value, Enum):
-        return value.value
+        return value.name.lower()
     if isinstance(value, TimeRange):
         return {"start": value.start, "end": value.end}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
