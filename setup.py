@@ -91,6 +91,7 @@ setup(
         "matchcut.v1": ["*.proto", "*.pyi", "py.typed"],
         "matchcut.kernels": ["py.typed"],
         "matchcut.server": ["py.typed"],
+        "matchcut.server.engines": ["frames/*.jpg"],
         "matchcut.client": ["py.typed"],
     },
     install_requires=[

@@ -1,1 +1,30 @@
-"""TODO"""
+"""Engines: what runs an encoder. One Protocol of four members, one function that loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matchcut.server.engines import registry
+from matchcut.server.engines.base import Engine
+from matchcut.server.models import Encoder
+
+__all__ = ["Engine", "load"]
+
+
+def load(encoder: Encoder, *, engine: str = "auto", threads: int = 0, cache: Path | None = None) -> Engine:
+    """Loads an encoder into an engine.
+
+    Args:
+        engine: "auto" takes the fastest that is exact enough on this CPU; else a library ("onnxruntime", "openvino":
+            float32) or one of registry.VARIANTS.
+        threads: threads of one run; 0 takes all cores that the process may use.
+        cache: folder where auto remembers its choice; None measures at each start.
+
+    Raises:
+        EngineFailed: no such engine, its library is not installed, or the encoder cannot be run.
+    """
+    if engine != "auto":
+        return registry.make(encoder, engine, threads)
+    from matchcut.server.engines.choose import choose
+
+    return choose(encoder, threads=threads, cache=cache)

@@ -1,0 +1,46 @@
+"""ONNX Runtime's own CPU kernels: the engine that every platform has."""
+
+from __future__ import annotations
+
+from matchcut.server.engines.base import CheckedEngine, cores, guard
+from matchcut.server.models import Encoder
+from matchcut.server.records import Floats
+
+__all__ = ["OnnxRuntime"]
+
+ERRORS_ONLY = 3
+
+
+class OnnxRuntime(CheckedEngine):
+    """Runs an encoder in float32.
+
+    Args:
+        threads: threads of one run; 0 takes all cores.
+
+    Raises:
+        EngineFailed: the model cannot be loaded.
+        ImportError: onnxruntime is not installed.
+    """
+
+    def __init__(self, encoder: Encoder, variant: str = "onnxruntime-fp32", *, threads: int = 0) -> None:
+        super().__init__(encoder, variant)
+        with guard(f"ONNX Runtime cannot load {encoder.path}"):
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads or cores()
+            options.log_severity_level = ERRORS_ONLY
+            # Threads that spin for the next task double the CPU time of a run where cores are shared.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            self._session = onnxruntime.InferenceSession(encoder.path, options, providers=["CPUExecutionProvider"])
+            self._input = self._session.get_inputs()[0].name
+            self._output = self._session.get_outputs()[0].name
+
+    def infer(self, batch: Floats) -> Floats:
+        """See CheckedEngine."""
+        result: Floats = self._session.run([self._output], {self._input: batch})[0]
+        return result
+
+    def release(self) -> None:
+        """See CheckedEngine."""
+        del self._session

@@ -1,0 +1,88 @@
+"""The engines by name: which library each needs and how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import metadata, util
+from typing import NamedTuple
+
+from matchcut.server.engines.base import Engine
+from matchcut.server.errors import EngineFailed
+from matchcut.server.models import Encoder
+
+__all__ = ["LIBRARIES", "VARIANTS", "available", "make", "versions"]
+
+
+class Variant(NamedTuple):
+    """A library at one precision; `make` takes the encoder, the variant's name and the threads."""
+
+    library: str
+    make: Callable[[Encoder, str, int], Engine]
+
+
+def onnxruntime(encoder: Encoder, variant: str, threads: int) -> Engine:
+    """ONNX Runtime, imported only here: importing a library takes longer than running it."""
+    from matchcut.server.engines.onnxruntime import OnnxRuntime
+
+    return OnnxRuntime(encoder, variant, threads=threads)
+
+
+def openvino(exact: float) -> Callable[[Encoder, str, int], Engine]:
+    """OpenVINO with that share of the network in float32."""
+
+    def make(encoder: Encoder, variant: str, threads: int) -> Engine:
+        from matchcut.server.engines.openvino import OpenVino
+
+        return OpenVino(encoder, variant, exact=exact, threads=threads)
+
+    return make
+
+
+# The first of a library is what its name alone means. The exact ones come first: they are the yardstick.
+VARIANTS = {
+    "onnxruntime-fp32": Variant("onnxruntime", onnxruntime),
+    "openvino-fp32": Variant("openvino", openvino(1.0)),
+    "openvino-mixed50": Variant("openvino", openvino(0.5)),
+    "openvino-mixed25": Variant("openvino", openvino(0.25)),
+    "openvino-bf16": Variant("openvino", openvino(0.0)),
+}
+LIBRARIES = tuple(dict.fromkeys(variant.library for variant in VARIANTS.values()))
+
+
+def available() -> list[str]:
+    """The variants whose library is installed; nothing is imported."""
+    return [name for name, variant in VARIANTS.items() if util.find_spec(variant.library) is not None]
+
+
+def versions() -> dict[str, str]:
+    """The version of each library; "" where it is not installed."""
+
+    def version(library: str) -> str:
+        try:
+            return metadata.version(library)
+        except metadata.PackageNotFoundError:
+            return ""
+
+    return {library: version(library) for library in LIBRARIES}
+
+
+def make(encoder: Encoder, name: str, threads: int) -> Engine:
+    """Loads a variant, or a library's first one.
+
+    Raises:
+        EngineFailed: there is no such engine, its library is not installed, or the encoder cannot be loaded.
+    """
+    name = next((variant for variant in VARIANTS if VARIANTS[variant].library == name), name)
+    if name not in VARIANTS:
+        raise EngineFailed(
+            f"there is no engine {name!r}; choose auto, {', '.join((*LIBRARIES, *VARIANTS))}", reason="ENGINE_UNKNOWN"
+        )
+    variant = VARIANTS[name]
+    try:
+        return variant.make(encoder, name, threads)
+    except ImportError as error:
+        raise EngineFailed(
+            f"the engine {name} needs {variant.library} ({error}): pip install {variant.library}; "
+            f"installed are: {', '.join(available()) or 'none'}",
+            reason="ENGINE_NOT_INSTALLED",
+        ) from error
