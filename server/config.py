@@ -84,10 +84,14 @@ class Config:
         "auto",
         "what runs the encoder; auto measures on this CPU and remembers",
         group="encoder",
-        choices=("auto", "onnxruntime", "openvino"),
+        choices=(
+            "auto",
+            *("onnxruntime", "onnxruntime-fp32"),
+            *("openvino", "openvino-fp32", "openvino-mixed50", "openvino-mixed25", "openvino-bf16"),
+        ),
     )
     threads: int = option(0, "threads of the engine; 0 takes all cores", group="encoder", least=0)
-    batch: int = option(8, "frames in one run of the engine at most", group="encoder", least=1)
+    batch: int = option(4, "frames in one run of the engine at most", group="encoder", least=1)
     still: float = option(
         1.0,
         "a frame that differs from the last encoded one by less than this reuses its embedding (of 255, see README); "

@@ -14,9 +14,10 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
-from matchcut.server.records import InputSize, Pixels
+from matchcut.server.errors import MediaLimitExceeded
+from matchcut.server.records import InputSize, MediaLimits, Pixels
 
-__all__ = ["LOOK", "Converter", "FramePicture", "Geometry"]
+__all__ = ["LOOK", "Converter", "FramePicture", "Geometry", "check_pixels"]
 
 LOOK = 48
 LONGEST = 16  # most that a side may exceed the other; beyond, "crop" would scale to absurd sizes
@@ -61,10 +62,19 @@ def middle(rgb: Pixels, size: InputSize) -> Pixels:
     return np.ascontiguousarray(rgb[top : top + size.height, left : left + size.width])
 
 
+def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
+    """Raises MediaLimitExceeded for pictures of more pixels than are taken."""
+    if width * height > limits.pixels:
+        raise MediaLimitExceeded(
+            f"the pictures are {width}x{height}, more than the {limits.pixels} pixels that are taken; scale them down",
+            reason="PICTURE_TOO_LARGE",
+        )
+
+
 def plane(frame: av.VideoFrame, index: int, width: int) -> Pixels:
     """(height, width) bytes of one plane, a view that leaves out the padding at the end of each row."""
     source = frame.planes[index]
-    return np.frombuffer(source, np.uint8).reshape(-1, source.line_size)[:, :width]
+    return np.frombuffer(memoryview(source), np.uint8).reshape(-1, source.line_size)[:, :width]
 
 
 class Converter:

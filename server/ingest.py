@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import astuple, replace
 
-from matchcut.server.errors import EncoderMismatch, InvalidInput
+from matchcut.server.errors import EncoderMismatch, InvalidInput, NotFound
 from matchcut.server.intake import Intake
 from matchcut.server.pipeline import Job, Pipeline
 from matchcut.server.records import (
@@ -98,10 +98,7 @@ class Ingest:
         job: Job,
         report: MediaReport | None,
     ) -> Ingested:
-        """Stores the whole item, durably, unless it is there with this very content."""
-        known = self._catalog.known(tenant, item.item_id)
-        if known is not None and known.encoder.digest == encoder.digest and known.content == content:
-            return replace(self._same(tenant, item, job), report=report)
+        """Stores the whole item, durably; the catalogue sees for itself whether this very content is there."""
         with job.clock("store"):
             outcome = self._catalog.put(tenant, item, segments, encoder, content)
             job.clock.note("store", segments=len(segments))
@@ -111,8 +108,9 @@ class Ingest:
         """The content is there already: at most the title, uri, tags and attributes are new."""
         with job.clock("store"):
             outcome = self._catalog.update(tenant, item)
-        stored = self._catalog.get(tenant, item.item_id)
-        assert stored is not None
+            stored = self._catalog.get(tenant, item.item_id)
+        if stored is None:
+            raise NotFound(f"{item.item_id!r} was removed while it was sent; send it again")
         return Ingested(stored.item, outcome, len(stored.segments), stored.encoder, job.clock.times())
 
     def _content(self, media: Media, digest: bytes) -> bytes:

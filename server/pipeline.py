@@ -86,6 +86,11 @@ class Pipeline:
         """
         encoder, questions = self._understand(tenant, query, options, job)
         view = self.catalog.view(tenant, encoder)
+        if not view.count and encoder.digest != self.encoder.digest:
+            raise EncoderMismatch(
+                f"the catalogue holds no vectors of the encoder {encoder.name!r}; name one that made some of its items",
+                field="query.vector.encoder",
+            )
         if isinstance(query, ItemsQuery) and not query.include_themselves:
             options = replace(options, exclude=options.exclude | frozenset(query.item_ids))
         for revision, question in enumerate(questions, start=1):
@@ -187,6 +192,7 @@ class Pipeline:
                 eligible=view.eligible(options.exclude, options.tags),
                 k=options.limit,
                 minimum=options.minimum_score,
+                radius=view.radius,
             )
             clock.note("rank", variant=self._device.variant, rows=found.scanned, rescored=found.rescored)
             return tuple(

@@ -34,9 +34,14 @@ class Instants:
         self._index = 0
 
     @property
+    def wanted_us(self) -> int:
+        """The next wanted time, rounded up."""
+        return math.ceil(self._index / self._per_us)
+
+    @property
     def earliest_us(self) -> int:
         """From when on a picture serves the next wanted time: that time less the slack."""
-        return math.ceil(self._index / self._per_us) - self._slack_us
+        return self.wanted_us - self._slack_us
 
     def take(self, time_us: int) -> bool:
         """Whether the picture at this time serves a wanted time; if so, all wanted times up to it are done with."""

@@ -71,18 +71,8 @@ class Segmenter:
         self._given = list(reversed(given))
         self._cuts = not given
         self._closed = _Closed(bounds if self._cuts else SegmentBounds(0, bounds.maximum_us, len(given)))
-        self._open = self._next_given() if given else _Open(0, self._slot_us)
+        self._open = self._next_given()
         self._last_us = -1
-
-    @property
-    def closed(self) -> int:
-        """How many leading parts stay as they are, the same objects in every call, while `revision` stays."""
-        return self._closed.settled
-
-    @property
-    def revision(self) -> int:
-        """How often parts that were closed had to be joined to keep to `count`."""
-        return self._closed.revision
 
     def frame(self, time_us: int, vector: Floats) -> None:
         """Takes the next frame's vector, (d,) float32; it is copied. Times must not descend."""
@@ -95,14 +85,18 @@ class Segmenter:
                 self._closed.append(part)
 
     def cut(self, time_us: int) -> None:
-        """A new shot starts here: after all frames before it, ahead of any at or after it. Ignored if segments are given."""
+        """A new shot starts here; told after all frames before it. Means nothing where segments are given."""
         if self._cuts and self._open:
             for part in self._open.split(time_us):
                 self._closed.append(part)
             self._open = _Open(time_us, self._slot_us)
 
     def parts(self, end_us: int) -> list[Part]:
-        """Every segment so far as if the media ended at `end_us` (or just after the last frame, if that is later)."""
+        """Every segment so far, in the order of time, as if the media ended at `end_us`.
+
+        The last one ends there, or just after the last frame if that is later. It can be asked again and again and
+        changes nothing; a part that is as it was the time before is the same object.
+        """
         if not self._cuts:
             return [*self._closed.parts, *([self._open.whole(self._given[-1])] if self._open else [])]
         closed = self._closed.copy()
@@ -117,11 +111,12 @@ class Segmenter:
             if self._open:
                 self._closed.append(self._open.whole(self._given[-1]))
             self._given.pop()
-            if self._given:
-                self._open = self._next_given()
+            self._open = self._next_given()
         return bool(self._given) and time_us >= self._given[-1].start_us
 
     def _next_given(self) -> _Open:
+        if not self._given:
+            return _Open(0, self._slot_us)
         start_us, end_us = self._given[-1]
         return _Open(start_us, max(1, -(-(end_us - start_us) // SLOTS)))
 
@@ -205,15 +200,9 @@ class _Closed:
 
     def __init__(self, bounds: SegmentBounds) -> None:
         self.parts: list[Part] = []
-        self.revision = 0
         self._bounds = bounds
         self._means: list[Floats] = []
         self._likeness: list[float] = []  # of each part with the next
-
-    @property
-    def settled(self) -> int:
-        # What comes next may be short and join the last one; a last one that is short itself may join the one before.
-        return max(0, len(self.parts) - (2 if self.parts and self._is_short(len(self.parts) - 1) else 1))
 
     def copy(self) -> _Closed:
         other = _Closed(self._bounds)
@@ -230,7 +219,6 @@ class _Closed:
                 left = before - 1
                 self._join(left if left >= 0 and self._likeness[left] >= self._likeness[before] else before)
         if len(self.parts) > self._bounds.count:
-            self.revision += 1
             self._join(self._likeness.index(max(self._likeness)))
 
     def ended(self, end_us: int) -> list[Part]:

@@ -52,7 +52,7 @@ async def test_reflection_lists_the_services_and_their_files(app: App) -> None:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
         requests = [
             reflection_pb2.ServerReflectionRequest(list_services=""),
-            reflection_pb2.ServerReflectionRequest(file_containing_symbol="matchcut.v1.Recommender.Recommend"),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol="matchcut.v1.Recommender"),
         ]
         listed, found = [reply async for reply in stub.ServerReflectionInfo(iter(requests))]
         names = {service.name for service in listed.list_services_response.service}
@@ -73,11 +73,12 @@ async def test_calls_under_way_finish_within_the_grace_period(config: Config) ->
                 await stopping.wait()
 
         call = wire.live(pb.RecommendLiveHeader(media=wire.frame_header()), frames())
-        assert (await call.read()).revision == 1
+        replies = aiter(call)
+        assert (await anext(replies)).revision == 1
         ending = asyncio.create_task(app.__aexit__())
         await asyncio.sleep(0.05)
         stopping.set()
-        rest = [one async for one in call]
+        rest = [one async for one in replies]
         assert rest[-1].final
         await ending
 
@@ -94,10 +95,11 @@ async def test_a_call_that_outlasts_the_grace_period_is_ended(config: Config) ->
             await never.wait()
 
         call = wire.live(pb.RecommendLiveHeader(media=wire.frame_header()), frames())
-        await call.read()
+        replies = aiter(call)
+        assert (await anext(replies)).revision == 1
         await asyncio.wait_for(app.__aexit__(), 10)
         with pytest.raises(grpc.aio.AioRpcError):
-            [one async for one in call]
+            await anext(replies)
 
 
 async def test_a_taken_port_is_told(app: App, config: Config, tmp_path: Path) -> None:

@@ -49,8 +49,8 @@ def test_a_flag_beats_the_environment_beats_the_file_beats_the_default(tmp_path:
     file = tmp_path / "matchcut.toml"
     file.write_text("batch = 2\nthreads = 2\nrate = 2\n")
     environ = {"MATCHCUT_CONFIG": str(file), "MATCHCUT_BATCH": "3", "MATCHCUT_THREADS": "3"}
-    loaded = config.load(flags("--batch", "4"), environ)
-    assert (loaded.batch, loaded.threads, loaded.rate) == (4, 3, 2.0)
+    loaded = config.load(flags("--batch", "5"), environ)
+    assert (loaded.batch, loaded.threads, loaded.rate) == (5, 3, 2.0)
     assert loaded.still == config.Config().still
 
 
@@ -74,7 +74,12 @@ def test_folders_default_to_the_users_own() -> None:
         ("--rate", "fast", "--rate: 'fast' is not a number"),
         ("--rate", "nan", "--rate: 'nan' is not a number"),
         ("--rate", "0", "--rate: '0' is not at least 0.001"),
-        ("--engine", "abacus", "--engine: 'abacus' is not one of auto, onnxruntime, openvino"),
+        (
+            "--engine",
+            "abacus",
+            "--engine: 'abacus' is not one of auto, onnxruntime, onnxruntime-fp32, openvino, openvino-fp32, "
+            "openvino-mixed50, openvino-mixed25, openvino-bf16",
+        ),
         ("--max-bytes", "3 parsecs", "--max-bytes: '3 parsecs' is not a size such as 67108864 or 64MiB"),
         ("--max-message", "1KiB", "--max-message: '1KiB' is not at least 1048576"),
     ],
@@ -115,4 +120,4 @@ def test_the_help_names_default_and_variable(capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         flags("--help")
     shown = " ".join(capsys.readouterr().out.split())
-    assert "frames in one run of the engine at most [default: 8] [MATCHCUT_BATCH]" in shown
+    assert "frames in one run of the engine at most [default: 4] [MATCHCUT_BATCH]" in shown

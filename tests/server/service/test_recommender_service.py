@@ -36,12 +36,13 @@ async def fill(wire: Wire, count: int = 5, **item: object) -> None:
 
 async def test_a_clip_finds_its_like_and_says_where(wire: Wire) -> None:
     await wire.ingest("other", [7, 7])
-    await wire.ingest("long", [1, 1, 1, 2, 2, 2])
+    await wire.ingest("long", [1] * 8 + [2] * 8)
     ranking = await wire.clip(3, 3, 2, 2)
     best = ranking.matches[0]
     assert best.item.item_id == "long"
     assert best.score == pytest.approx(1.0)
-    assert (best.query_range.start_us, best.item_range.start_us) == (2_000_000, 3_000_000)
+    assert (best.query_range.start_us, best.query_range.end_us) == (1_500_000, 4_000_000)
+    assert (best.item_range.start_us, best.item_range.end_us) == (8_000_000, 16_000_000)
     assert ranking.final
     assert ranking.revision == 1
     assert ranking.encoder.name == "layout"
@@ -155,10 +156,10 @@ async def test_the_first_list_comes_before_the_second_frame_is_sent(wire: Wire) 
         yield chunks[1]
 
     call = wire.live(pb.RecommendLiveHeader(media=wire.frame_header()), hesitant())
-    first = await call.read()
-    assert ids(first)[0] == "item-3"
+    replies = aiter(call)
+    assert ids(await anext(replies))[0] == "item-3"
     answered.set()
-    rest = [one async for one in call]
+    rest = [one async for one in replies]
     assert rest[-1].final
 
 
@@ -321,6 +322,7 @@ async def test_a_lost_connection_gives_the_place_back(config: Config) -> None:
         for _ in range(2):
             async with grpc.aio.insecure_channel(app.address) as channel:
                 wire = Wire(channel)
+                await asyncio.wait_for(placed(wire), 10)
                 call = wire.live(pb.RecommendLiveHeader(media=wire.frame_header()), endless(wire))
                 await call.read()
         async with grpc.aio.insecure_channel(app.address) as channel:

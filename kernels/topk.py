@@ -1,0 +1,223 @@
+"""The k best groups of rows, exactly as float64 ranks them, for little more than one float32 pass.
+
+Dispatch: device.Cpu calls this reference; a GPU home scans and selects by itself and keeps the same certificate.
+
+Why the answer is exact. Let e bound |score - exact_score| (score.rounding), let each group's float32 best be the
+largest score of its pairs (query, row), and t the k-th largest of those. The k groups at or above t have an exact score
+of at least t - e each, so the exact k-th best is at least t - e, and every pair that decides the answer has an exact
+score of at least t - e, hence a float32 score of at least t - 2 e. Within its group the deciding pair likewise lies
+at most 2 e under the group's float32 best. All pairs above both are scored again in float64; no other can be in the
+answer. The two float32 passes may round differently: each is within e of the exact score, which is all that is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matchcut.kernels.score import check_vectors, exact_score, largest_norm, rounding, score
+
+_ROWS = 16_384  # rows scored at a time, if the queries are few
+_SCORES = 4_194_304  # scores held at a time
+_WIDE = 524_288  # products held at a time in float64
+_GATHER = 0.25  # under this share of eligible rows, they are copied out before they are scored
+
+Ints = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """The best groups, best first; iterating gives (score, group, row, query) for each.
+
+    scores: (m,) float64, exact_score of the deciding pair.
+    groups, rows, queries: (m,) int64, the group and the pair that decided.
+    scanned: rows that were scored in float32. rescored: pairs that were scored in float64.
+    """
+
+    scores: NDArray[np.float64]
+    groups: Ints
+    rows: Ints
+    queries: Ints
+    scanned: int = 0
+    rescored: int = 0
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[tuple[float, int, int, int]]:
+        columns = (self.scores.tolist(), self.groups.tolist(), self.rows.tolist(), self.queries.tolist())
+        return zip(*columns, strict=True)
+
+
+def search(
+    queries: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    *,
+    groups: Ints,
+    k: int,
+    eligible: Flags | None = None,
+    minimum: float | None = None,
+    radius: float | None = None,
+    block: int = _ROWS,
+) -> Ranked:
+    """The k groups whose best pair (query, row) has the largest inner product, each once, by that pair.
+
+    Equal scores go by the lower row, then by the lower query. Fewer than k come back only where fewer are eligible.
+
+    Args:
+        queries: (b, dimensions) float32, at least one, finite.
+        rows: (n, dimensions) float32; those that are eligible must be finite.
+        groups: (n,) int64, the group of each row; cheapest where it does not fall.
+        k: at least 1.
+        eligible: (n,) bool; None: all rows.
+        minimum: leaves out groups that score less.
+        radius: at least the largest L2 norm of a row, if it is known, which saves a pass; None: it is computed.
+        block: rows scored at a time, at most; bounds the memory, changes no answer.
+
+    Raises:
+        ValueError: a shape or type, no query, k below 1, NaN or infinity.
+    """
+    _check(queries, rows, groups, eligible, k=k, minimum=minimum)
+    block = max(1, min(block, _SCORES // len(queries)))
+    reach = largest_norm(queries)
+    if not np.isfinite(reach):
+        raise ValueError("the queries hold NaN or infinity")
+    if radius is None or not rounding(rows.shape[1], reach * radius) < np.inf:
+        radius = _radius(rows, eligible, block)
+    slack = rounding(rows.shape[1], reach * radius) * (2 + 2.0**-20)  # the rest covers the rounding of the floor
+    best, scanned = _scan(queries, rows, eligible, block=block, bounded=slack < np.inf)
+    floor = _floor(best, groups, k) - slack
+    if minimum is not None:
+        np.maximum(floor, minimum - slack, out=floor)
+    candidates = np.flatnonzero((best >= floor) & (best > -np.inf))
+    row, query = _pairs(queries, rows, candidates, floor, block)
+    exact = _rescore(queries, rows, query, row)
+    chosen = _order(exact, groups[row], row, query, minimum)[:k]
+    row, query = row[chosen], query[chosen]
+    return Ranked(exact[chosen], groups[row], row, query, scanned=scanned, rescored=len(exact))
+
+
+def _blocks(eligible: Flags | None, count: int, block: int) -> Iterator[tuple[slice, Ints | None]]:
+    """Blocks of rows, each with those that are eligible (relative to the block), None for all; empty ones left out."""
+    for start in range(0, count, block):
+        part = slice(start, min(start + block, count))
+        inside = None if eligible is None else np.flatnonzero(eligible[part])
+        if inside is None or len(inside) == part.stop - part.start:
+            yield part, None
+        elif len(inside):
+            yield part, inside
+
+
+def _radius(rows: NDArray[np.float32], eligible: Flags | None, block: int) -> float:
+    longest = 0.0
+    for part, inside in _blocks(eligible, len(rows), block):
+        longest = max(longest, largest_norm(rows[part] if inside is None else rows[part][inside]))
+        if not np.isfinite(longest):
+            raise _not_finite(part)
+    return longest
+
+
+def _scan(
+    queries: NDArray[np.float32], rows: NDArray[np.float32], eligible: Flags | None, *, block: int, bounded: bool
+) -> tuple[NDArray[np.float64], int]:
+    """Each row's float32 best as float64, -inf where it is not eligible, and how many rows were scored.
+
+    Where the rounding is not bounded, each eligible row has 0, as if all were equal.
+    """
+    best = np.full(len(rows), -np.inf)
+    if not bounded:
+        best[... if eligible is None else eligible] = 0
+        return best, 0
+    scanned = 0
+    for part, inside in _blocks(eligible, len(rows), block):
+        sparse = inside is not None and len(inside) < _GATHER * (part.stop - part.start)
+        piece = rows[part][inside] if sparse else rows[part]
+        scores = score(queries, piece).max(axis=0)
+        if inside is not None and not sparse:
+            scores = scores[inside]
+        if not np.isfinite(scores).all():  # no query hides a NaN or infinity of a row
+            raise _not_finite(part)
+        best[part][... if inside is None else inside] = scores
+        scanned += len(piece)
+    return best, scanned
+
+
+def _floor(best: NDArray[np.float64], groups: Ints, k: int) -> NDArray[np.float64]:
+    """For each row the best of its group or the k-th best of all groups, whichever is more."""
+    order = None if (groups[1:] >= groups[:-1]).all() else np.argsort(groups, kind="stable")
+    sorted_groups, sorted_best = (groups, best) if order is None else (groups[order], best[order])
+    starts = np.flatnonzero(np.diff(sorted_groups, prepend=sorted_groups[:1] - 1))
+    of_group = np.maximum.reduceat(sorted_best, starts) if len(starts) else best
+    at = len(of_group) - k
+    kth = np.partition(of_group, at)[at] if at > 0 else -np.inf
+    floor = np.repeat(np.maximum(of_group, kth), np.diff(starts, append=len(groups)))
+    if order is None:
+        return floor
+    unsorted = np.empty_like(floor)
+    unsorted[order] = floor
+    return unsorted
+
+
+def _pairs(
+    queries: NDArray[np.float32], rows: NDArray[np.float32], candidates: Ints, floor: NDArray[np.float64], block: int
+) -> tuple[Ints, Ints]:
+    """The (row, query) pairs of the candidate rows that reach their row's floor in float32."""
+    found_rows, found_queries = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for start in range(0, len(candidates), block):
+        some = candidates[start : start + block]
+        below = score(queries, rows[some]) < floor[some]  # a NaN of an overflow is not below
+        query, at = np.nonzero(~below)
+        found_rows.append(some[at])
+        found_queries.append(query)
+    return np.concatenate(found_rows), np.concatenate(found_queries)
+
+
+def _rescore(queries: NDArray[np.float32], rows: NDArray[np.float32], query: Ints, row: Ints) -> NDArray[np.float64]:
+    block = max(1, _WIDE // rows.shape[1])
+    exact = np.empty(len(row))
+    for start in range(0, len(row), block):
+        part = slice(start, start + block)
+        exact[part] = exact_score(queries[query[part]], rows[row[part]])
+    return exact
+
+
+def _order(exact: NDArray[np.float64], group: Ints, row: Ints, query: Ints, minimum: float | None) -> Ints:
+    """Which pairs decide their groups, best first."""
+    order = np.lexsort((query, row, -exact))
+    if minimum is not None:
+        order = order[exact[order] >= minimum]
+    _, first = np.unique(group[order], return_index=True)
+    return order[np.sort(first)]
+
+
+def _not_finite(part: slice) -> ValueError:
+    return ValueError(f"rows {part.start} to {part.stop - 1} hold NaN or infinity")
+
+
+def _check(
+    queries: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    groups: Ints,
+    eligible: Flags | None,
+    *,
+    k: int,
+    minimum: float | None,
+) -> None:
+    check_vectors("queries", queries)
+    check_vectors("rows", rows)
+    if not len(queries):
+        raise ValueError("there is no query")
+    if queries.shape[1] != rows.shape[1]:
+        raise ValueError(f"queries have {queries.shape[1]} dimensions, rows {rows.shape[1]}")
+    if groups.shape != (len(rows),) or groups.dtype != np.int64:
+        raise ValueError(f"groups must be ({len(rows)},) int64, not {groups.shape} {groups.dtype}")
+    if eligible is not None and (eligible.shape != (len(rows),) or eligible.dtype != np.bool_):
+        raise ValueError(f"eligible must be ({len(rows)},) bool, not {eligible.shape} {eligible.dtype}")
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    if minimum is not None and np.isnan(minimum):
+        raise ValueError("minimum must be a number, not NaN")

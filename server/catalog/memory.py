@@ -1,0 +1,137 @@
+"""All tenants' items in memory: what every read of the catalogue is answered from."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from matchcut.server.catalog.changes import Amend, Change, Put, Remove
+from matchcut.server.catalog.contract import Known, Stored
+from matchcut.server.catalog.shelf import Shelf, ShelfView
+from matchcut.server.records import EncoderIdentity, Item
+
+Key = tuple[str, int]  # digest and dimensions of an encoder: vectors are compared where both agree
+
+
+def key_of(encoder: EncoderIdentity) -> Key:
+    """What decides on which shelf an encoder's vectors stand."""
+    return encoder.digest, encoder.dimensions
+
+
+class _Tenant:
+    """One tenant's shelves, and on which of them each item stands."""
+
+    def __init__(self) -> None:
+        self.shelves: dict[Key, Shelf] = {}
+        self.home: dict[str, Key] = {}
+        self._sorted: list[str] | None = None  # made when the first page is asked for
+
+    def known(self, item_id: str) -> Known | None:
+        key = self.home.get(item_id)
+        return None if key is None else self.shelves[key].known(item_id)
+
+    def shelf(self, key: Key) -> Shelf:
+        return self.shelves.setdefault(key, Shelf(key[1]))
+
+    def put(self, change: Put) -> None:
+        if change.item_id in self.home:
+            self._leave(change.item_id)
+        elif self._sorted is not None:
+            insort(self._sorted, change.item_id)
+        key = key_of(change.known.encoder)
+        self.shelf(key).append(change.known, change.ranges, change.vectors)
+        self.home[change.item_id] = key
+
+    def amend(self, item: Item) -> None:
+        self.shelves[self.home[item.item_id]].amend(item)
+
+    def remove(self, item_id: str) -> None:
+        self._leave(item_id)
+        del self.home[item_id]
+        if self._sorted is not None:
+            del self._sorted[bisect_left(self._sorted, item_id)]
+
+    def ids(self) -> list[str]:
+        if self._sorted is None:
+            self._sorted = sorted(self.home)
+        return self._sorted
+
+    def _leave(self, item_id: str) -> None:
+        key = self.home[item_id]
+        shelf = self.shelves[key]
+        shelf.drop(item_id)
+        if not len(shelf):
+            del self.shelves[key]
+        elif shelf.wasteful:
+            with suppress(MemoryError):  # the change is durable already; waste is better than half of it
+                self.shelves[key] = shelf.compacted()
+
+
+class Memory:
+    """Items by tenant and id, vectors by tenant and encoder. One thread at a time, save for the views it gives."""
+
+    def __init__(self) -> None:
+        self._tenants: dict[str, _Tenant] = {}
+
+    def reserve(self, rows: Iterable[tuple[str, Key, int, int]]) -> None:
+        """Makes room for so many (tenant, key, rows, items), so that what follows cannot fail.
+
+        Raises:
+            MemoryError: there is no room.
+        """
+        for tenant, key, count, items in rows:
+            self._tenants.setdefault(tenant, _Tenant()).shelf(key).reserve(count, items)
+
+    def reserve_for(self, changes: Iterable[Change]) -> None:
+        """Likewise for what the changes put in."""
+        rows: Counter[tuple[str, Key]] = Counter()
+        items: Counter[tuple[str, Key]] = Counter()
+        for change in changes:
+            if isinstance(change, Put):
+                where = change.tenant, key_of(change.known.encoder)
+                rows[where] += len(change.vectors)
+                items[where] += 1
+        self.reserve((tenant, key, count, items[tenant, key]) for (tenant, key), count in rows.items())
+
+    def apply(self, change: Change) -> None:
+        """Makes a change that `changes.decide` found to be due."""
+        match change:
+            case Put():
+                self._tenants.setdefault(change.tenant, _Tenant()).put(change)
+            case Amend(tenant=tenant, item=item):
+                self._tenants[tenant].amend(item)
+            case Remove(tenant=tenant, item_id=item_id):
+                self._tenants[tenant].remove(item_id)
+                if not self._tenants[tenant].home:
+                    del self._tenants[tenant]
+
+    def known(self, tenant: str, item_id: str) -> Known | None:
+        """The entry of that id."""
+        found = self._tenants.get(tenant)
+        return None if found is None else found.known(item_id)
+
+    def stored(self, tenant: str, item_id: str) -> Stored | None:
+        """The item of that id with its segments."""
+        known = self.known(tenant, item_id)
+        return None if known is None else self.view(tenant, key_of(known.encoder)).stored(item_id)
+
+    def view(self, tenant: str, key: Key) -> ShelfView:
+        """What stands on a shelf now; an empty one where there is none."""
+        found = self._tenants.get(tenant)
+        shelf = None if found is None else found.shelves.get(key)
+        return (Shelf(key[1]) if shelf is None else shelf).view()
+
+    def count(self, tenant: str) -> int:
+        """How many items the tenant has."""
+        found = self._tenants.get(tenant)
+        return 0 if found is None else len(found.home)
+
+    def items_after(self, tenant: str, item_id: str, most: int) -> Sequence[Item]:
+        """Up to so many items in the order of their ids, those after the given one."""
+        found = self._tenants.get(tenant)
+        if found is None:
+            return ()
+        start = bisect_right(found.ids(), item_id)
+        return [known.item for id_ in found.ids()[start : start + most] if (known := found.known(id_))]

@@ -1,0 +1,199 @@
+"""One tenant's vectors of one encoder, in memory, and the views that requests take of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matchcut.kernels.score import largest_norm
+from matchcut.server.catalog.contract import Known, Stored
+from matchcut.server.catalog.growing import Growing
+from matchcut.server.catalog.tags import TagMasks
+from matchcut.server.records import Floats, Item, Segment, TagFilter, TimeRange
+
+Flags = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ShelfView:
+    """See contract.View.
+
+    ranges: (n, 2) int64. starts: (items + 1,) int64, the first row of each item. alive: (items,) bool.
+    latest: the last number that an id was given, and earlier: (at each number) the one that it had before, or -1;
+    both grow on and are read only as far as this view knows.
+    """
+
+    rows: Floats
+    groups: Ints
+    radius: float
+    ranges: Ints
+    starts: Ints
+    alive: Flags
+    entries: Sequence[Known]
+    latest: Mapping[str, int]
+    earlier: Sequence[int]
+    masks: TagMasks
+
+    @property
+    def count(self) -> int:
+        return int(np.count_nonzero(self.alive))
+
+    def eligible(self, exclude: frozenset[str], tags: TagFilter) -> Flags | None:
+        """See contract.View."""
+        passing = self.alive & self.masks.mask(tags, self.entries, len(self.alive)) if tags else self.alive.copy()
+        passing[[group for group in map(self._number, exclude) if group >= 0]] = False
+        return None if passing.all() else passing[self.groups]
+
+    def item(self, group: int) -> Item:
+        """See contract.View."""
+        return self.entries[group].item
+
+    def range(self, row: int) -> TimeRange:
+        """See contract.View."""
+        start, end = self.ranges[row].tolist()
+        return TimeRange(start, end)
+
+    def stored(self, item_id: str) -> Stored | None:
+        """The item with its segments."""
+        group = self._number(item_id)
+        if group < 0 or not self.alive[group]:
+            return None
+        known = self.entries[group]
+        span = range(int(self.starts[group]), int(self.starts[group + 1]))
+        return Stored(known.item, tuple(Segment(self.range(row), self.rows[row].copy()) for row in span), known.encoder)
+
+    def _number(self, item_id: str) -> int:
+        """The item's number, be it alive or not; -1 where this view has none of that id."""
+        group = self.latest.get(item_id, -1)
+        while group >= len(self.alive):  # given after this view was taken
+            group = self.earlier[group]
+        return group
+
+
+class Shelf:
+    """The rows behind the views; one caller at a time may change it.
+
+    Readers keep what they hold: rows are added behind it, and what has to change in its midst is copied first.
+
+    Args:
+        dimensions: of the vectors.
+    """
+
+    def __init__(self, dimensions: int) -> None:
+        self._rows = Growing(np.float32, (dimensions,))
+        self._groups = Growing(np.int64)
+        self._ranges = Growing(np.int64, (2,))
+        self._starts = Growing(np.int64)
+        self._starts.extend([0])
+        self._alive = Growing(np.bool_)
+        self._entries: list[Known] = []
+        self._latest: dict[str, int] = {}
+        self._earlier: list[int] = []
+        self._masks = TagMasks()
+        self._radius = 0.0
+        self._dead_rows = 0
+        self._view: ShelfView | None = None
+        self._shared = False  # whether a view knows the entries and the alive flags
+
+    def __len__(self) -> int:
+        """Rows of items that are there."""
+        return len(self._rows) - self._dead_rows
+
+    def view(self) -> ShelfView:
+        """All that is there now."""
+        if self._view is None:
+            self._view = ShelfView(
+                rows=self._rows.array,
+                groups=self._groups.array,
+                radius=self._radius,
+                ranges=self._ranges.array,
+                starts=self._starts.array,
+                alive=self._alive.array,
+                entries=self._entries,
+                latest=self._latest,
+                earlier=self._earlier,
+                masks=self._masks,
+            )
+            self._shared = True
+        return self._view
+
+    def known(self, item_id: str) -> Known:
+        """The entry of an item that is there."""
+        return self._entries[self._latest[item_id]]
+
+    def reserve(self, rows: int, items: int) -> None:
+        """Makes room, so that `append` cannot fail.
+
+        Raises:
+            MemoryError: there is no room.
+        """
+        for column in (self._rows, self._groups, self._ranges):
+            column.reserve(rows)
+        for column in (self._starts, self._alive):
+            column.reserve(items)
+
+    def append(self, known: Known, ranges: Ints, vectors: Floats) -> None:
+        """Adds an item behind all others; one of the same id has to be dropped before."""
+        item_id, group = known.item.item_id, len(self._entries)
+        self._rows.extend(vectors)
+        self._ranges.extend(ranges)
+        self._groups.extend(np.full(len(vectors), group))
+        self._starts.extend([len(self._rows)])
+        self._alive.extend([True])
+        self._entries.append(known)
+        self._earlier.append(self._latest.get(item_id, -1))
+        self._latest[item_id] = group
+        self._radius = max(self._radius, largest_norm(vectors))
+        self._view = None
+
+    def amend(self, item: Item) -> None:
+        """Gives an item that is there other words."""
+        self._detach()
+        group = self._latest[item.item_id]
+        before = self._entries[group]
+        self._entries[group] = replace(before, item=item)
+        if before.item.tags != item.tags:
+            self._masks = TagMasks()
+        self._view = None
+
+    def drop(self, item_id: str) -> None:
+        """Takes out an item that is there; its rows stay until the shelf is compacted."""
+        self._detach()
+        group = self._latest[item_id]
+        self._alive.overwrite(group, False)
+        starts = self._starts.array
+        self._dead_rows += int(starts[group + 1] - starts[group])
+        self._view = None
+
+    @property
+    def wasteful(self) -> bool:
+        """Whether more than half of the rows are of items that are gone."""
+        return self._dead_rows * 2 > len(self._rows)
+
+    def compacted(self) -> Shelf:
+        """A shelf of what is there alone, in the same order, in memory of its own."""
+        old = self.view()
+        kept = np.flatnonzero(old.alive)
+        rows = old.alive[old.groups]
+        lengths = np.diff(old.starts)[kept]
+        fresh = Shelf(old.rows.shape[1])
+        fresh._rows = Growing.of(old.rows[rows])
+        fresh._ranges = Growing.of(old.ranges[rows])
+        fresh._groups = Growing.of(np.repeat(np.arange(len(kept)), lengths))
+        fresh._starts = Growing.of(np.concatenate([[0], np.cumsum(lengths)]))
+        fresh._alive = Growing.of(np.ones(len(kept), np.bool_))
+        fresh._entries = [old.entries[group] for group in kept.tolist()]
+        fresh._latest = {known.item.item_id: group for group, known in enumerate(fresh._entries)}
+        fresh._earlier = [-1] * len(kept)
+        fresh._radius = old.radius
+        return fresh
+
+    def _detach(self) -> None:
+        if self._shared:
+            self._alive.detach()
+            self._entries = self._entries.copy()
+            self._shared = False

@@ -1,0 +1,185 @@
+"""Pictures from media that needs no demuxer: JPEG and PNG files, and frames that are already decoded."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import av
+import numpy as np
+from PIL import Image, ImageOps
+
+from matchcut.server.convert import Converter, FramePicture, Geometry, check_pixels
+from matchcut.server.errors import InvalidInput, MediaLimitExceeded, UnreadableMedia
+from matchcut.server.records import InputSize, MediaLimits, MediaReport, Picture, Pixels, Sampling, ShotMode
+from matchcut.server.sampling import Instants
+
+__all__ = ["from_frames", "from_pictures"]
+
+UPRIGHT = Geometry()
+LARGEST_SIDE = 16_384
+# FFmpeg's name and the number of rows of `width` bytes per row of the frame, times 2.
+LAYOUTS = {
+    "rgb24": ("rgb24", 6),
+    "bgr24": ("bgr24", 6),
+    "gray8": ("gray", 2),
+    "i420": ("yuv420p", 3),
+    "nv12": ("nv12", 3),
+}
+PixelFormat = Literal["rgb24", "bgr24", "gray8", "i420", "nv12"]
+
+
+def from_pictures(
+    stream: Iterable[tuple[int, bytes]],
+    *,
+    size: InputSize,
+    sampling: Sampling,
+    limits: MediaLimits,
+    report: MediaReport,
+) -> Iterator[Picture]:
+    """Decodes JPEG and PNG files, each with its time in microseconds, and yields the due ones.
+
+    Times stay as they are given; the first wanted time is that of the first picture. EXIF orientation is honoured,
+    transparency and colour profiles are not. With exact shots every picture is yielded. All but due pictures stay
+    undecoded otherwise.
+
+    Raises:
+        UnreadableMedia: a file is empty, damaged, or neither JPEG nor PNG.
+        MediaLimitExceeded: too many pixels (found before any is decoded), bytes or pictures, or too long.
+        InvalidInput: times do not grow.
+    """
+    schedule = Schedule(sampling, limits, report)
+    converter = Converter(size)
+    for time_us, data in stream:
+        due = schedule.admit(time_us, len(data))
+        if due or schedule.every:
+            yield FramePicture(time_us, due, opened(data, size, limits, report), UPRIGHT, converter)
+
+
+def from_frames(
+    stream: Iterable[tuple[int, bytes]],
+    *,
+    width: int,
+    height: int,
+    pixel_format: PixelFormat,
+    size: InputSize,
+    sampling: Sampling,
+    limits: MediaLimits,
+    report: MediaReport,
+) -> Iterator[Picture]:
+    """Takes decoded frames, rows packed, each with its time in microseconds, and yields the due ones.
+
+    Times as in from_pictures. i420 and nv12 are of limited range and BT.601; gray8 is of full range.
+
+    Raises:
+        InvalidInput: a side is not 1 to 16384 or, for i420 and nv12, odd; the pixel format is unknown; a frame has
+            another number of bytes than its size and format say; times do not grow.
+        MediaLimitExceeded: too many pixels, bytes or frames, or too long.
+    """
+    length = frame_bytes(width, height, pixel_format, limits)
+    report.width, report.height = width, height
+    schedule = Schedule(sampling, limits, report)
+    converter = Converter(size)
+    for time_us, data in stream:
+        if len(data) != length:
+            raise InvalidInput(
+                f"a {width}x{height} {pixel_format} frame has {length} bytes, not {len(data)}; pack its rows",
+                reason="FRAME_SIZE_MISMATCH",
+                field="chunk.frame.pixels",
+            )
+        due = schedule.admit(time_us, length)
+        if due or schedule.every:
+            yield FramePicture(time_us, due, wrapped(data, width, height, pixel_format), UPRIGHT, converter)
+
+
+class Schedule:
+    """Times, limits and the report of pictures that come one by one."""
+
+    def __init__(self, sampling: Sampling, limits: MediaLimits, report: MediaReport) -> None:
+        self.every = sampling.shots is ShotMode.EXACT
+        self._instants = Instants(sampling.rate_fps)
+        self._limits, self._report = limits, report
+        self._first_us: int | None = None
+        self._last_us = 0
+        self._due = 0
+
+    def admit(self, time_us: int, length: int) -> bool:
+        """Counts the next picture of so many bytes; returns whether it is due."""
+        if self._first_us is None:
+            self._first_us = time_us
+        elif time_us <= self._last_us:
+            raise InvalidInput(
+                f"times must grow from picture to picture; {time_us} us follows {self._last_us} us",
+                reason="TIMES_MUST_GROW",
+                field="chunk.time_us",
+            )
+        since_us = time_us - self._first_us
+        gap_us, self._last_us = (time_us - self._last_us if since_us else 0), time_us
+        self._report.bytes += length
+        self._report.frames_seen += 1
+        self._report.duration_us = since_us + gap_us  # the last is taken to stay as long as the one before
+        due = self._instants.take(since_us)
+        self._due += due
+        exceeded = (
+            ("MEDIA_TOO_MANY_BYTES", self._report.bytes > self._limits.bytes, f"{self._limits.bytes} bytes"),
+            ("MEDIA_TOO_LONG", since_us > self._limits.duration_us, f"{self._limits.duration_us / 1e6:g} s"),
+            ("MEDIA_TOO_MANY_FRAMES", self._due > self._limits.frames, f"{self._limits.frames} used frames"),
+        )
+        for reason, over, most in exceeded:
+            if over:
+                raise MediaLimitExceeded(f"the media has more than {most}; send less", reason=reason)
+        return due
+
+
+def opened(data: bytes, size: InputSize, limits: MediaLimits, report: MediaReport) -> av.VideoFrame:
+    """One JPEG or PNG file as an upright frame, of reduced size where JPEG allows that for nothing."""
+    if not data:
+        raise UnreadableMedia("a picture is empty; send a whole JPEG or PNG file", reason="EMPTY_MEDIA")
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+            check_pixels(image.width, image.height, limits)
+            turned = image.getexif().get(0x0112, 1) >= 5  # the orientations that swap width and height
+            report.width, report.height = image.size[::-1] if turned else image.size
+            report.codec = (image.format or "").lower()
+            if size.fit == "stretch":  # JPEG's own halving; twice the wanted size is left, to be averaged properly
+                longer = 2 * max(size.width, size.height)
+                image.draft("RGB", (longer, longer))
+            return av.VideoFrame.from_ndarray(flat(ImageOps.exif_transpose(image)), format="rgb24")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise MediaLimitExceeded(
+            f"a picture has more than the {limits.pixels} pixels that are taken; scale it down",
+            reason="PICTURE_TOO_LARGE",
+        ) from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UnreadableMedia("a picture is damaged or neither JPEG nor PNG; send a whole file of those") from error
+
+
+def flat(image: Image.Image) -> Pixels:
+    """(height, width, 3) uint8 of an image of any mode."""
+    if image.mode.startswith("I"):  # PNG of 16 bits of grey, which Pillow would clip, not scale
+        grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
+        return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
+    return np.asarray(image.convert("RGB"))
+
+
+def wrapped(data: bytes, width: int, height: int, pixel_format: str) -> av.VideoFrame:
+    """Packed pixels as a frame."""
+    name, rows = LAYOUTS[pixel_format]
+    shape = {6: (height, width, 3), 3: (height * 3 // 2, width), 2: (height, width)}[rows]
+    return av.VideoFrame.from_ndarray(np.frombuffer(data, np.uint8).reshape(shape), format=name)
+
+
+def frame_bytes(width: int, height: int, pixel_format: str, limits: MediaLimits) -> int:
+    """How many bytes a frame has."""
+    if pixel_format not in LAYOUTS:
+        raise InvalidInput(
+            f"the pixel format {pixel_format!r} is not one of {', '.join(LAYOUTS)}", field="media.frames.pixel_format"
+        )
+    rows = LAYOUTS[pixel_format][1]
+    if not (1 <= width <= LARGEST_SIDE and 1 <= height <= LARGEST_SIDE):
+        raise InvalidInput(f"width and height must be 1 to {LARGEST_SIDE}, not {width}x{height}", field="media.frames")
+    if rows == 3 and (width % 2 or height % 2):
+        raise InvalidInput(f"{pixel_format} needs even width and height, not {width}x{height}", field="media.frames")
+    check_pixels(width, height, limits)
+    return width * height * rows // 2
