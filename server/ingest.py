@@ -44,7 +44,7 @@ class Ingest:
             MatchcutError: the media is unreadable or not what was declared, the disk failed, the caller is gone.
         """
         report = MediaReport()
-        intake = Intake(media, job.clock, report)
+        intake = Intake(media, job.clock, report, hashed=True)
         known = self._catalog.known(tenant, item.item_id)
         if known is not None and known.encoder.digest == self._pipeline.encoder.digest:
             if not declared and isinstance(media.form, Container):

@@ -15,6 +15,7 @@ from matchcut.server.encode import Encoding
 from matchcut.server.engines import Engine
 from matchcut.server.errors import EncoderMismatch, EngineFailed, NotFound, UnreadableMedia
 from matchcut.server.feed import Caller
+from matchcut.server.intake import Intake
 from matchcut.server.records import (
     Cut,
     EncoderIdentity,
@@ -142,7 +143,8 @@ class Pipeline:
             segment = Segment(range=TimeRange(), vector=unit(query.values, "query.vector.values"))
             return encoder, iter([Question((segment,), final=True)])
         report = MediaReport()
-        looks = self.segments(query, report, job, bounds=self._bounds, every=options.frames_per_update)
+        media = Intake(query, job.clock, report).media
+        looks = self.segments(media, report, job, bounds=self._bounds, every=options.frames_per_update)
         return self.encoder, (Question(segments, final, report) for segments, final in looks)
 
     def _stored(self, tenant: str, query: ItemsQuery) -> tuple[EncoderIdentity, Iterator[Question]]:

@@ -31,7 +31,7 @@ def test_another_encoder_keeps_its_name_and_gets_a_digest() -> None:
 
 @pytest.mark.parametrize("stated", [None, EncoderIdentity("clip", "", "", 7)])
 def test_a_wrong_length_is_told(stated: EncoderIdentity | None) -> None:
-    with pytest.raises(EncoderMismatch, match="vector has 2 values, vectors of '(own|clip)' have [37]"):
+    with pytest.raises(EncoderMismatch, match=r"vector has 2 values, vectors of '(own|clip)' have [37]"):
         agree(stated, OWN, THREE[:2], "vector")
 
 

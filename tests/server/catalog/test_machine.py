@@ -1,0 +1,141 @@
+"""Any sequence of changes, views and restarts against a plain dictionary."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from matchcut.server.catalog import View, open_catalog
+from matchcut.server.errors import NotFound
+from matchcut.server.records import EncoderIdentity, Item, Outcome, Segment, TagFilter, TimeRange
+
+ENCODERS = [EncoderIdentity("one", "1", "d1", 2), EncoderIdentity("two", "1", "d2", 3)]
+IDS, TENANTS, TAGS = st.sampled_from("abcde"), st.sampled_from(["", "t"]), st.sets(st.sampled_from("xyz"))
+FILTER = TagFilter(any_of=frozenset("xy"), none_of=frozenset("z"))
+
+
+class Entry(NamedTuple):
+    item: Item
+    encoder: EncoderIdentity
+    content: int
+    vectors: list[list[float]]
+
+
+@dataclass
+class Taken:
+    """A view, and what it has to show."""
+
+    view: View
+    entries: list[Entry]
+
+    def check(self) -> None:
+        for tags in (TagFilter(), FILTER):
+            for exclude in (frozenset[str](), frozenset("ab")):
+                wanted = [
+                    (entry.item, vector, (at, at + 1))
+                    for entry in self.entries
+                    if entry.item.item_id not in exclude and tags.passes(entry.item.tags)
+                    for at, vector in enumerate(entry.vectors)
+                ]
+                eligible = self.view.eligible(exclude, tags)
+                rows = range(len(self.view.rows)) if eligible is None else np.flatnonzero(eligible).tolist()
+                assert wanted == [
+                    (self.view.item(int(self.view.groups[row])), self.view.rows[row].tolist(), self.view.range(row))
+                    for row in rows
+                ]
+        assert self.view.count == len(self.entries)
+        assert (np.diff(self.view.groups) >= 0).all()
+        assert all(np.linalg.norm(vector) <= self.view.radius for entry in self.entries for vector in entry.vectors)
+
+
+class Machine(RuleBasedStateMachine):
+    """The catalogue beside {tenant: {id: entry}}, in the order of ingest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.catalog = open_catalog(self.folder)
+        self.model: dict[str, dict[str, Entry]] = {"": {}, "t": {}}
+        self.taken: list[Taken] = []
+
+    def teardown(self) -> None:
+        self.catalog.close()
+        shutil.rmtree(self.folder)
+
+    @rule(tenant=TENANTS, item_id=IDS, tags=TAGS, encoder=st.sampled_from(ENCODERS), content=st.integers(0, 4))
+    def put(self, tenant: str, item_id: str, tags: set[str], encoder: EncoderIdentity, content: int) -> None:
+        random = np.random.default_rng(content)
+        vectors = random.integers(-4, 5, (1 + content % 3, encoder.dimensions)).astype(np.float32)
+        segments = [Segment(TimeRange(at, at + 1), vector) for at, vector in enumerate(vectors)]
+        item = Item(item_id, tags=tuple(sorted(tags)), duration_us=content)
+        outcome = self.catalog.put(tenant, item, segments, encoder, bytes([content]))
+        entries, before = self.model[tenant], self.model[tenant].get(item_id)
+        if before is not None and (before.encoder, before.content) == (encoder, content):
+            assert outcome is (Outcome.UNCHANGED if before.item == item else Outcome.UPDATED)
+            entries[item_id] = before._replace(item=item)
+        else:
+            assert outcome is (Outcome.CREATED if before is None else Outcome.REPLACED)
+            entries.pop(item_id, None)
+            entries[item_id] = Entry(item, encoder, content, vectors.tolist())
+
+    @rule(tenant=TENANTS, item_id=IDS, tags=TAGS, title=st.sampled_from(["", "new"]))
+    def update(self, tenant: str, item_id: str, tags: set[str], title: str) -> None:
+        item = Item(item_id, title, tags=tuple(sorted(tags)))
+        before = self.model[tenant].get(item_id)
+        if before is None:
+            with pytest.raises(NotFound):
+                self.catalog.update(tenant, item)
+            return
+        item = replace(item, duration_us=before.item.duration_us)
+        outcome = self.catalog.update(tenant, replace(item, duration_us=99))
+        assert outcome is (Outcome.UNCHANGED if item == before.item else Outcome.UPDATED)
+        self.model[tenant][item_id] = before._replace(item=item)
+
+    @rule(tenant=TENANTS, item_id=IDS)
+    def remove(self, tenant: str, item_id: str) -> None:
+        assert self.catalog.remove(tenant, item_id) is (self.model[tenant].pop(item_id, None) is not None)
+
+    @rule(tenant=TENANTS, encoder=st.sampled_from(ENCODERS))
+    def view(self, tenant: str, encoder: EncoderIdentity) -> None:
+        entries = [entry for entry in self.model[tenant].values() if entry.encoder == encoder]
+        self.taken.append(Taken(self.catalog.view(tenant, encoder), entries))
+
+    @precondition(lambda self: self.taken)
+    @rule()
+    def look_back(self) -> None:
+        for taken in self.taken:
+            taken.check()
+
+    @rule()
+    def reopen(self) -> None:
+        self.catalog.close()
+        self.catalog = open_catalog(self.folder)
+
+    @invariant()
+    def agrees(self) -> None:
+        for tenant, entries in self.model.items():
+            assert self.catalog.count(tenant) == len(entries)
+            items, more = self.catalog.page(tenant, after="", size=9, tags=TagFilter())
+            assert (items, more) == ([entries[item_id].item for item_id in sorted(entries)], False)
+            for encoder in ENCODERS:
+                here = [entry for entry in entries.values() if entry.encoder == encoder]
+                Taken(self.catalog.view(tenant, encoder), here).check()
+            for item_id in "abcde":
+                stored, entry = self.catalog.get(tenant, item_id), entries.get(item_id)
+                assert (stored is None) is (entry is None)
+                if stored is not None and entry is not None:
+                    assert (stored.item, stored.encoder) == (entry.item, entry.encoder)
+                    assert [segment.vector.tolist() for segment in stored.segments] == entry.vectors
+
+
+class TestMachine(Machine.TestCase):  # type: ignore[valid-type,misc]
+    settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
