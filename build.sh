@@ -41,6 +41,7 @@ setup() {
     .venv/bin/python -m pip install --disable-pip-version-check --progress-bar on -e ".[$extras]" \
       | grep -v -e '^Requirement already' -e '^Obtaining' || true
     .venv/bin/python -c 'import matchcut.server.__main__' || fail "the installation is incomplete; see the messages above"
+    rm -rf .mypy_cache # it remembers the stubs of before
     fingerprint >"$stamp"
   fi
   # mypy cannot see through an editable install's import hook; these links show it the same layout.

@@ -191,5 +191,5 @@ def summarise(done: list[Ingested], failures: list[Failure]) -> None:
         for warning in one.report.warnings if one.report else ():
             print_warning(f"{one.item.id}: {warning.reason}: {warning.message}")
     if failures:
-        rows = [(failure.file, failure.reason, failure.error) for failure in failures]
+        rows = [(failure.item, failure.reason, failure.error) for failure in failures]
         console.print(table("failed", {"file": "left", "reason": "left", "why": "left"}, rows))
