@@ -1,0 +1,188 @@
+"""The keywords that several calls share, declared once. Those left out mean the server's defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from matchcut.client.results import Encoder
+from matchcut.v1 import catalog_pb2, common_pb2, media_pb2, recommender_pb2
+
+__all__ = [
+    "CallOptions",
+    "IngestOptions",
+    "ItemOptions",
+    "ListOptions",
+    "LiveOptions",
+    "MediaOptions",
+    "QueryOptions",
+    "RankOptions",
+    "Shots",
+    "TagOptions",
+    "VectorOptions",
+]
+
+Shots: TypeAlias = Literal["exact", "coarse", "off"]
+
+_SHOTS: dict[str, media_pb2.ShotMode] = {
+    "exact": media_pb2.SHOT_MODE_EXACT,
+    "coarse": media_pb2.SHOT_MODE_COARSE,
+    "off": media_pb2.SHOT_MODE_OFF,
+}
+_MOST = 2**31 - 1
+
+
+class ItemOptions(TypedDict, total=False):
+    """What is known of an item: words to filter by in `tags`, anything to get back in `attributes`."""
+
+    title: str
+    uri: str
+    tags: Iterable[str]
+    attributes: Mapping[str, str]
+
+
+class MediaOptions(TypedDict, total=False):
+    """How media is read.
+
+    rate: frames used per second of media; above the media's own every frame is.
+    tolerance: seconds by which a used frame may miss the wanted time; more is faster.
+    shots: "exact" looks at every frame for cuts, "coarse" at used ones, "off" makes segments of equal length.
+    segments: (start, end) in seconds, in place of shot detection.
+    max_bytes, max_frames (used ones), max_duration (seconds): where to stop reading.
+    """
+
+    rate: float
+    tolerance: float
+    shots: Shots
+    segments: Iterable[tuple[float, float]]
+    max_bytes: int
+    max_frames: int
+    max_duration: float
+
+
+class TagOptions(TypedDict, total=False):
+    """Only items that have each tag in `all_of`, one of `any_of` and none of `none_of`; an empty list asks nothing."""
+
+    all_of: Iterable[str]
+    any_of: Iterable[str]
+    none_of: Iterable[str]
+
+
+class RankOptions(TagOptions, total=False):
+    """How to rank, and what: at most `limit` items that score `minimum_score` (a cosine), none of `exclude` (ids)."""
+
+    limit: int
+    exclude: Iterable[str]
+    minimum_score: float | None
+
+
+class CallOptions(TypedDict, total=False):
+    """`timeout` in seconds in place of the client's; None: no bound."""
+
+    timeout: float | None
+
+
+class IngestOptions(ItemOptions, MediaOptions, CallOptions, total=False):
+    """Of an ingest from media."""
+
+
+class VectorOptions(ItemOptions, CallOptions, total=False):
+    """Of an ingest from vectors."""
+
+
+class ListOptions(TagOptions, CallOptions, total=False):
+    """Of a listing."""
+
+
+class QueryOptions(RankOptions, MediaOptions, CallOptions, total=False):
+    """Of one ranking; MediaOptions are for clips."""
+
+
+class LiveOptions(QueryOptions, total=False):
+    """Of rankings that go on: again after `frames_per_update` more used frames. `timeout` is for the whole call."""
+
+    frames_per_update: int
+
+
+def known(options: Mapping[str, Any], kind: Any) -> None:
+    """Raises TypeError for a keyword that `kind`, a TypedDict, has not."""
+    for name in options.keys() - kind.__optional_keys__:
+        raise TypeError(f"unexpected keyword {name!r}; there are {', '.join(sorted(kind.__optional_keys__))}")
+
+
+def microseconds(seconds: float) -> int:
+    """The contract's unit of time."""
+    return round(seconds * 1_000_000)
+
+
+def item(item_id: str, options: Mapping[str, Any]) -> catalog_pb2.Item:
+    """The ItemOptions among `options`."""
+    return catalog_pb2.Item(
+        item_id=item_id,
+        title=options.get("title", ""),
+        uri=options.get("uri", ""),
+        tags=words("tags", options.get("tags", ())),
+        attributes=options.get("attributes", {}),
+    )
+
+
+def media(options: Mapping[str, Any], **form: Any) -> media_pb2.MediaHeader:
+    """The MediaOptions among `options`, with the form that the media comes in."""
+    shots = options.get("shots")
+    if shots is not None and shots not in _SHOTS:
+        raise ValueError(f'shots is "exact", "coarse" or "off", not {shots!r}')
+    return media_pb2.MediaHeader(
+        **form,
+        sampling=media_pb2.Sampling(
+            frames_per_second=options.get("rate", 0.0),
+            tolerance_us=microseconds(options.get("tolerance", 0.0)),
+            shots=_SHOTS[shots] if shots else media_pb2.SHOT_MODE_UNSPECIFIED,
+        ),
+        limits=media_pb2.MediaLimits(
+            bytes=options.get("max_bytes", 0),
+            frames=options.get("max_frames", 0),
+            duration_us=microseconds(options.get("max_duration", 0.0)),
+        ),
+        segments=[time_range(*ends) for ends in options.get("segments", ())],
+    )
+
+
+def rank(options: Mapping[str, Any]) -> recommender_pb2.RankOptions:
+    """The RankOptions among `options`, and frames_per_update."""
+    return recommender_pb2.RankOptions(
+        limit=options.get("limit", 0),
+        exclude_item_ids=words("exclude", options.get("exclude", ())),
+        tags=tag_filter(options),
+        minimum_score=options.get("minimum_score"),
+        frames_per_update=min(options.get("frames_per_update", 0), _MOST),
+    )
+
+
+def tag_filter(options: Mapping[str, Any]) -> catalog_pb2.TagFilter:
+    """all_of, any_of and none_of among `options`."""
+    return catalog_pb2.TagFilter(
+        all_of=words("all_of", options.get("all_of", ())),
+        any_of=words("any_of", options.get("any_of", ())),
+        none_of=words("none_of", options.get("none_of", ())),
+    )
+
+
+def time_range(start: float, end: float) -> common_pb2.TimeRange:
+    """From seconds."""
+    return common_pb2.TimeRange(start_us=microseconds(start), end_us=microseconds(end))
+
+
+def encoder(encoder: Encoder | None) -> common_pb2.Encoder | None:
+    """None stays None: the encoder that the server runs."""
+    if encoder is None:
+        return None
+    return common_pb2.Encoder(
+        name=encoder.name, version=encoder.version, digest=encoder.digest, dimensions=encoder.dimensions
+    )
+
+
+def words(name: str, words: Iterable[str]) -> Iterable[str]:
+    """`words` itself; TypeError for a lone string, which would be taken letter by letter."""
+    if isinstance(words, str):
+        raise TypeError(f"{name} is a list of strings; for one, write [{words!r}]")
+    return words
