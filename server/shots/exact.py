@@ -21,8 +21,8 @@ FLASH_RETURN = 0.5  # a picture nearer than this part of the step has come back
 
 REACHES = (4, 8, 12)  # half lengths of the transitions that are looked for, in pictures
 REACH = REACHES[-1]
-GRADUAL_STEP = 14.0  # least difference between both ends of a transition
-GRADUAL_BEND = 0.32  # how far it may leave the straight line, as a part of that; motion and hard cuts leave it by 0.5
+GRADUAL_STEP = 12.0  # least difference between both ends of a transition
+GRADUAL_BEND = 0.35  # how far it may leave the straight line, as a part of that; motion and hard cuts leave it by 0.5
 GRADUAL_APART = 24  # pictures from the cut before: a fade out and the fade in after it are one cut
 RUN_GAP = 2  # pictures by which a transition may be interrupted
 RUN_MOST = 48  # pictures after which a transition is over even if it goes on, so that waiting has an end

@@ -11,6 +11,7 @@ scene of 5 pictures. Rows are appended to results/shots.csv.
 from __future__ import annotations
 
 import csv
+import importlib
 import importlib.util
 import io
 import os
@@ -64,7 +65,7 @@ def main() -> None:
 def cost(rounds: int) -> Iterator[Row]:
     """CPU milliseconds a frame of each step, and the baseline's speed as a part of it."""
     data = CLIP.read_bytes()
-    with av.open(str(CLIP)) as container:
+    with av.open(str(CLIP), "r") as container:
         frames = sum(1 for _ in container.decode(video=0))
     steps: dict[str, Callable[[], object]] = {
         "PyAV, decoding alone": lambda: decode_alone(data),
@@ -94,7 +95,7 @@ def ffmpeg() -> None:
 
 
 def decode_alone(data: bytes) -> None:
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         container.streams.video[0].codec_context.thread_count = 1
         for _ in container.decode(video=0):
             pass
@@ -132,15 +133,12 @@ def recall() -> Iterator[Row]:
             yield f"recall {kind}", name, found, f"of {SPLICES}", extra
         looked = sum(len(looks) for splice in splices for looks, _ in splice.values())
         each = (time.process_time() - start) / looked * 1000
-        real = [
-            score([(detect(looks), (cut, cut)) for cut in tests.CUTS[clip]] or [(detect(looks), None)])
-            for clip, looks in clips.items()
-        ]
-        wanted = sum(map(len, tests.CUTS.values()))
-        extra = sum(len(set(detect(looks)) - set(tests.CUTS[clip])) for clip, looks in clips.items())
-        line += f"{f'{sum(found for found, _ in real)}/{wanted} + {extra}':>16}"
+        real = [(set(detect(looks)), set(tests.CUTS[clip])) for clip, looks in clips.items()]
+        found, wanted = sum(len(cuts & true) for cuts, true in real), sum(len(true) for _, true in real)
+        extra = sum(len(cuts - true) for cuts, true in real)
+        line += f"{f'{found}/{wanted} + {extra}':>16}"
         print(f"{line}   {each:.3f} ms/frame")
-        yield "recall real clips", name, sum(found for found, _ in real), f"of {wanted}", extra
+        yield "recall real clips", name, found, f"of {wanted}", extra
         yield "cost of the detector", name, round(each, 4), "ms/frame", ""
 
 
@@ -175,7 +173,8 @@ def score(results: list[tuple[list[int], tuple[int, int] | None]]) -> tuple[int,
 
 def others() -> dict[str, Detect]:
     try:
-        from scenedetect import FrameTimecode, detectors
+        FrameTimecode = importlib.import_module("scenedetect").FrameTimecode  # noqa: N806
+        detectors = importlib.import_module("scenedetect.detectors")
     except ImportError:
         print("scenedetect is not installed: no comparison")
         return {}

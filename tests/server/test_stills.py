@@ -3,32 +3,75 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from matchcut.server import stills
 from matchcut.server.records import Pixels
 from matchcut.server.stills import StillGate, difference
 
 
-def picture(seed: int = 0) -> Pixels:
-    return np.random.default_rng(seed).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+def picture(seed: int = 0, shape: tuple[int, ...] = (224, 224, 3)) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def test_the_difference_is_that_of_the_worst_block() -> None:
-    frame = np.full((224, 224, 3), 100, np.uint8)
-    other = frame.copy()
-    other[32:64, 64:96] = 90  # exactly one of the 7 x 7 blocks
-    assert difference(frame, other) == difference(other, frame) == 10.0
-    assert difference(frame, frame) == 0.0
+def test_the_difference_is_the_root_mean_square_where_there_is_no_contrast() -> None:
+    flat = np.full((224, 224, 3), 100, np.uint8)
+    assert difference(flat + np.uint8(3), flat) == pytest.approx(3)
+    assert difference(flat - np.uint8(3), flat) == pytest.approx(3)
+    quarter = flat.copy()
+    quarter[:112, :112] += 8
+    assert difference(quarter, flat) == pytest.approx(4)
 
 
-def test_sides_that_do_not_divide_by_seven_and_tiny_pictures() -> None:
-    for shape in ((30, 50, 3), (3, 2, 3), (1, 1, 3)):
-        frame = np.zeros(shape, np.uint8)
-        assert difference(frame, frame) == 0.0
-        assert difference(frame, np.full(shape, 255, np.uint8)) > 200
+def test_a_small_thing_that_moves_weighs_more_than_a_faint_change_of_the_same_mean() -> None:
+    flat = np.full((224, 224, 3), 100, np.uint8)
+    thing = flat.copy()
+    thing[:14, :14] = 228  # 1/256 of the picture, 128 levels: a mean of half a level, as below
+    faint = flat.copy()
+    faint[::2] += 1
+    assert difference(thing, flat) > 10 * difference(faint, flat)
+
+
+def test_the_same_difference_weighs_less_where_there_is_contrast() -> None:
+    flat = np.full((224, 224, 3), 100, np.uint8)
+    stripes = flat.copy()
+    stripes[::2] = 200  # a standard deviation of 50
+    assert difference(stripes + np.uint8(2), stripes) == pytest.approx(2 / np.sqrt(1 + 50))
+    assert difference(flat + np.uint8(2), flat) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("shape", [(224, 224, 3), (30, 50, 3), (3, 2, 3), (1, 1, 3)])
+def test_the_gate_decides_as_the_difference_does(shape: tuple[int, ...]) -> None:
+    encoded = picture(1, shape)
+    other = encoded ^ np.uint8(1)  # every value differs by one
+    apart = difference(other, encoded)
+    assert apart > 0
+    for threshold, expected in ((apart * 1.001, True), (apart * 0.999, False)):
+        gate = StillGate(threshold)
+        assert not gate.same(encoded)
+        assert gate.same(other) is expected
+
+
+@pytest.mark.parametrize("row", range(stills.STRIDE + 1))
+def test_a_change_in_any_row_is_seen(row: int) -> None:
+    gate = StillGate(0.05)
+    encoded = picture()
+    changed = encoded.copy()
+    changed[row] ^= 128
+    assert [gate.same(encoded), gate.same(encoded.copy()), gate.same(changed)] == [False, True, False]
+
+
+def test_moving_pictures_are_told_apart_by_their_first_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    real = stills.squares
+    monkeypatch.setattr(stills, "squares", lambda *pair: looks.append(len(pair[0])) or real(*pair))
+    gate = StillGate(0.05)
+    assert [gate.same(picture()), gate.same(picture(1))] == [False, False]
+    assert looks == [224 // stills.STRIDE]
 
 
 def test_equal_frames_reuse_and_others_do_not() -> None:
-    gate = StillGate(1.0)
+    gate = StillGate(0.05)
     assert [gate.same(frame) for frame in (picture(), picture(), picture(1), picture(1))] == [False, True, False, True]
 
 

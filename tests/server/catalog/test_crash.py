@@ -70,6 +70,7 @@ def put_until_killed(folder: Path, lines: int) -> dict[str, int]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         said = [child.stdout.readline() for _ in range(lines)]
+        assert all(said), "the child died by itself"
         child.kill()
         said += child.stdout.readlines()  # what it had said before the kill took effect
     assert child.returncode == -9

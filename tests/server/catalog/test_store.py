@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from matchcut.server.catalog import open_catalog
+from matchcut.server.catalog.changes import Amend, Remove
 from matchcut.server.catalog.store import Store
 from matchcut.server.errors import StoreFailed
 from matchcut.server.records import EncoderIdentity, Item, Outcome, Segment, TagFilter, TimeRange
@@ -194,3 +195,14 @@ def test_a_full_disk(folder: Path, put: Callable[..., Any], encoder: EncoderIden
     with closing(open_catalog(folder)) as catalog:
         assert [item.item_id for item in catalog.page("", after="", size=9, tags=TagFilter())[0]] == ["i0", "new"]
         assert put(catalog, "more", segments=5000) is Outcome.CREATED
+
+
+def test_a_change_that_cannot_be_written_takes_the_others_back(filled: Path) -> None:
+    bad = Amend("", Item("b", "\ud800"))  # no UTF-8 can hold this
+    with closing(Store(filled / "catalog.sqlite")) as store:
+        with pytest.raises(UnicodeEncodeError):
+            store.apply([Remove("", "a"), bad])
+        assert [put.item_id for put in store.items()] == ["a", "b", "c"]
+        store.apply([Remove("", "b")])
+    with closing(open_catalog(filled)) as catalog:
+        assert catalog.count("") == 2
