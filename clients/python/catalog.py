@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeAlias, Unpack
 
 from google.protobuf.message import Message
@@ -131,6 +132,7 @@ def _upload(
     session: Session, outgoing: Outgoing[Any], options: Mapping[str, Any], repeatable: Repeatable = ()
 ) -> Call[Ingested]:
     timeout = session.timeout_of(options)
+    outgoing = replace(outgoing, end=(catalog_pb2.IngestRequest(end=catalog_pb2.IngestEnd()),))
     return Upload(method="catalog.Ingest", outgoing=outgoing, read=Ingested.of, timeout=timeout, repeatable=repeatable)
 
 

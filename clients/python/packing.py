@@ -138,17 +138,20 @@ class Outgoing(Generic[Piece]):
     packer: the one that packs this call.
     pieces: the media from its beginning.
     meter: is told of each message that has left.
+    end: the messages after the last piece, which say that it was the last.
     """
 
     packer: Packs[Piece]
     pieces: Callable[[], Iterable[Piece] | AsyncIterable[Piece]]
     meter: Meter = field(default_factory=Meter)
+    end: tuple[Message, ...] = ()
 
     def messages(self, pieces: Iterable[Piece]) -> Generator[Message, None, None]:
         """The messages that ordinary pieces become, lazily."""
         yield from self.packer.start()
         for piece in pieces:
             yield from self.packer.pack(piece)
+        yield from self.end
 
     async def messages_async(self, pieces: AsyncIterable[Piece]) -> AsyncGenerator[Message, None]:
         """The messages that asynchronous pieces become, lazily."""
@@ -157,3 +160,5 @@ class Outgoing(Generic[Piece]):
         async for piece in pieces:
             for message in self.packer.pack(piece):
                 yield message
+        for message in self.end:
+            yield message

@@ -63,7 +63,7 @@ class Planner:
         self._bytes = 0
         self._unsettled: list[tuple[int, int, Coded]] = []
         self._decoded_to: int | None = None
-        self._count = 0
+        self._count = self._first = 0
         self._fresh: Coded | None = None  # the last settled picture from which decoding can start afresh
         self._holding = False  # the decoder has been given something since it last started afresh
 
@@ -75,6 +75,8 @@ class Planner:
         if stamp is None or not self._sane(packet, stamp, decoded):
             return [*self.give_up(), Step(packet)]
         self._decoded_to = decoded
+        if self._count == 0:
+            self._first = stamp
         key = packet.is_keyframe and self._traits.afresh(bytes(packet))
         coded = Coded(packet, self._count, stamp, key)
         self._count += 1
@@ -121,7 +123,7 @@ class Planner:
         if coded.packet.is_discard:  # an edit list hides it; others may refer to it
             coded.time_us = max(self.settled_us, 0)
             return []
-        if self.settled_us < 0 and coded.order > 0 and not self._hidden_before(coded):
+        if coded.stamp < self._first:
             return self.give_up()  # shown before the first keyframe: full decoding knows whether it comes out
         coded.time_us = self._timeline.at(coded.stamp)
         if coded.time_us <= self.settled_us:
@@ -131,10 +133,6 @@ class Planner:
             self._fresh = coded
         self.end_us = max(self.end_us, coded.time_us + self._timeline.length(coded.packet.duration))
         return self._send(self._chooser.offer(coded))
-
-    def _hidden_before(self, coded: Coded) -> bool:
-        """Whether all that was to be decoded before this picture is hidden by an edit list."""
-        return all(other.packet.is_discard for other in self._waiting if other.order < coded.order)
 
     def _send(self, found: list[Coded]) -> list[Step]:
         """Steps up to the last of the pictures found due, less what can be dropped between them."""

@@ -142,10 +142,13 @@ async def first(messages: AsyncIterator[Any]) -> Any:
 
 @asynccontextmanager
 async def receiving(
-    messages: AsyncIterator[Any], feed: Feed[Any], convert: Callable[[Any], tuple[Any, int]]
+    messages: AsyncIterator[Any], feed: Feed[Any], convert: Callable[[Any], tuple[Any, int]], *, sealed: bool = False
 ) -> AsyncIterator[None]:
-    """While the block runs, what arrives goes into the feed; convert() gives each message's piece and weight."""
-    task = asyncio.create_task(_receive(messages, feed, convert))
+    """While the block runs, what arrives goes into the feed; convert() gives each message's piece and weight.
+
+    sealed: the stream is complete only with its end message; a cancelled call may look like one that was ended.
+    """
+    task = asyncio.create_task(_receive(messages, feed, convert, sealed))
     try:
         yield
     finally:
@@ -156,12 +159,22 @@ async def receiving(
             await task
 
 
-async def _receive(messages: AsyncIterator[Any], feed: Feed[Any], convert: Callable[[Any], tuple[Any, int]]) -> None:
+async def _receive(
+    messages: AsyncIterator[Any], feed: Feed[Any], convert: Callable[[Any], tuple[Any, int]], sealed: bool
+) -> None:
     try:
         async for message in messages:
-            if message.WhichOneof("message") != "chunk":
+            kind = message.WhichOneof("message")
+            if kind == "end":
+                sealed = False
+                break
+            if kind != "chunk":
                 raise InvalidInput("after the header a stream carries chunks only", field="header")
             await feed.put(*convert(message))
+        if sealed:
+            raise InvalidInput(
+                "the stream stopped before its end message; nothing is kept of it", reason="END_MISSING", field="end"
+            )
         feed.end()
     except MatchcutError as error:
         feed.end(error)

@@ -40,7 +40,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServicer):
         job = self._calls.job(context)
         feed = self._calls.feed(job)
         media = self._understand.media.media(header.media, feed, Intent.INGEST)
-        async with receiving(messages, feed, lambda message: payload(message.chunk, kind)):
+        async with receiving(messages, feed, lambda message: payload(message.chunk, kind), sealed=True):
             done = await self._calls.run(
                 context,
                 lambda job: self._ingest.media(tenant, item, media, job, declared=header.content_sha256),

@@ -2,7 +2,8 @@
 
 Every frame: frames a CPU-second, against `ffmpeg -threads 1 -f null` and PyAV's bare loop on the same bytes. Sampled:
 CPU time of one frame a second of 1080p H.264 (groups of 50 with B-frames, made here of the same clip) against
-decoding every frame of it, with the pictures compared bit by bit. All sides take turns on one core; rows go to results/decode.csv.
+decoding every frame of it, with the pictures compared bit by bit. All sides take turns on one core; rows go to
+results/decode.csv.
 """
 
 from __future__ import annotations

@@ -52,11 +52,13 @@ def test_frames(
         assert len(list(client.live_frames(timed, pixel_format=pixel_format))) == 4
     else:
         client.ingest_frames("film", timed, pixel_format=pixel_format)
-    header, *chunks = server.call().requests
+    call = server.call()
+    header = call.requests[0]
+    assert call.sealed == method.startswith("ingest")
     form = header.header.media.frames
     assert (form.width, form.height) == size
     assert media_pb2.PixelFormat.Name(form.pixel_format) == f"PIXEL_FORMAT_{pixel_format.upper()}"
-    assert [(c.chunk.frame.time_us, c.chunk.frame.pixels) for c in chunks] == [
+    assert [(c.frame.time_us, c.frame.pixels) for c in call.chunks] == [
         (i * 500_000, frame.tobytes()) for i, frame in enumerate(frames)
     ]
 
@@ -94,9 +96,11 @@ def test_pictures(client: Any, server: Any, method: str) -> None:
         assert [r.final for r in client.live_pictures(pictures)] == [False, False, True]
     else:
         client.ingest_pictures("film", pictures)
-    header, *chunks = server.call().requests
+    call = server.call()
+    header = call.requests[0]
+    assert call.sealed == method.startswith("ingest")
     assert header.header.media.WhichOneof("form") == "pictures"
-    assert [(c.chunk.picture.time_us, c.chunk.picture.data) for c in chunks] == [(0, b"jpeg"), (1_500_000, b"png")]
+    assert [(c.picture.time_us, c.picture.data) for c in call.chunks] == [(0, b"jpeg"), (1_500_000, b"png")]
 
 
 def test_rankings_come_while_media_is_sent(client: Any, server: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,3 +86,22 @@ async def test_the_servers_errors_arrive_whole(client: AsyncClient) -> None:
     with pytest.raises(InvalidInput):
         await client.ingest_frames("empty", [])
     assert await client.remove("nobody", missing_ok=True) is False
+
+
+async def test_media_that_breaks_off_leaves_nothing_behind(client: AsyncClient, app: App) -> None:
+    def broken() -> Iterator[tuple[float, Any]]:
+        for number in range(3):
+            yield float(number), np.full((8, 8, 3), 40 * number, np.uint8)
+        raise RuntimeError("the camera fell down")
+
+    def plainly(item: str) -> None:
+        with Client(app.address, timeout=60) as plain:
+            plain.ingest_frames(item, broken())
+
+    for number in range(20):
+        with pytest.raises(RuntimeError, match="fell down"):
+            await client.ingest_frames(f"async {number}", broken())
+        with pytest.raises(RuntimeError, match="fell down"):
+            await asyncio.to_thread(plainly, f"sync {number}")
+    await asyncio.sleep(0.1)
+    assert [item.id async for item in client.items()] == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -111,6 +113,34 @@ def test_variable_rate_goes_by_time_stamps(synth: ModuleType) -> None:
     assert [p.time_us // 1000 for p in found] == [0, 1000, 2100]
     assert [synth.number(p.rgb()) for p in found] == [0, 4, 7]
     assert report.duration_us >= 2_900_000
+
+
+def trimmed(data: bytes, frames: int) -> bytes:
+    """The same packets with an edit list that hides the first frames, as cutting without encoding leaves them."""
+    file = io.BytesIO()
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(io.BytesIO(data), "r") as source, av.open(file, "w", format="mp4", options=options) as output:
+        stream = source.streams.video[0]
+        copy = output.add_stream_from_template(stream)
+        assert stream.time_base is not None
+        cut = round(frames / 25 / stream.time_base)
+        for packet in source.demux(stream):
+            if packet.size and packet.pts is not None and packet.dts is not None:
+                packet.pts, packet.dts, packet.stream = packet.pts - cut, packet.dts - cut, copy
+                output.mux(packet)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("shots", [ShotMode.EXACT, ShotMode.OFF])
+def test_what_an_edit_list_hides_stays_hidden(synth: ModuleType, shots: ShotMode) -> None:
+    data = trimmed(synth.clip(frames=60, gop=50), 17)
+    with av.open(io.BytesIO(data), "r") as container:
+        assert sum(packet.is_discard for packet in container.demux(video=0)) == 17
+    found, report = decode(synth, data, Sampling(5.0, shots=shots))
+    due = [picture for picture in found if picture.due]
+    assert [synth.number(p.rgb()) for p in due] == list(range(17, 60, 5))
+    assert [p.time_us for p in due] == list(range(0, 1_720_000, 200_000))
+    assert (report.frames_seen < 43) is (shots is ShotMode.OFF)
 
 
 def test_a_hole_of_three_hours_makes_one_picture_due(synth: ModuleType) -> None:

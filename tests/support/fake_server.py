@@ -35,7 +35,18 @@ class Seen:
     @property
     def data(self) -> bytes:
         """The container's bytes that arrived."""
-        return b"".join(request.chunk.data for request in self.requests[1:])
+        return b"".join(chunk.data for chunk in self.chunks)
+
+    @property
+    def chunks(self) -> list[Any]:
+        """The chunks that arrived."""
+        return [request.chunk for request in self.requests if request.WhichOneof("message") == "chunk"]
+
+    @property
+    def sealed(self) -> bool:
+        """The end message came, and came last."""
+        kinds = [request.WhichOneof("message") for request in self.requests]
+        return "end" in kinds and kinds.index("end") == len(kinds) - 1
 
 
 Handler = Callable[[Iterator[Any], Seen, grpc.ServicerContext], Iterable[Message]]

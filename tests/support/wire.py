@@ -63,6 +63,7 @@ class Wire:
         """Puts an item in from any chunks."""
         messages = [catalog_pb2.IngestRequest(header=header)]
         messages += [catalog_pb2.IngestRequest(chunk=chunk) for chunk in chunks]
+        messages.append(catalog_pb2.IngestRequest(end=catalog_pb2.IngestEnd()))
         return await self.catalog.Ingest(iter(messages))
 
     def live(

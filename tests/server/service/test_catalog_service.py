@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +313,30 @@ async def test_a_restart_answers_the_same(config: Config) -> None:
     async with App(config) as app:
         assert await answer(app) == before
     assert len(before) == 5
+
+
+async def test_a_stream_without_its_end_keeps_nothing(wire: Wire) -> None:
+    header = pb.IngestHeader(item=pb.Item(item_id="a"), media=wire.frame_header())
+    messages = [pb.IngestRequest(header=header), *(pb.IngestRequest(chunk=chunk) for chunk in wire.chunks(1, 2))]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await wire.catalog.Ingest(iter(messages))
+    assert wire.told(caught.value) == ("INVALID_ARGUMENT", "END_MISSING", "end")
+    assert (await wire.catalog.ListItems(pb.ListItemsRequest())).total_size == 0
+
+
+async def test_an_upload_that_is_cut_off_keeps_what_was_there(wire: Wire) -> None:
+    """gRPC may show a cancelled stream as one that has ended, so only the end message counts."""
+    await wire.ingest("a", [7], title="whole")
+    for _ in range(30):
+
+        async def messages() -> AsyncIterator[pb.IngestRequest]:
+            yield pb.IngestRequest(header=pb.IngestHeader(item=pb.Item(item_id="a"), media=wire.frame_header()))
+            for chunk in wire.chunks(1, 2, 3):
+                yield pb.IngestRequest(chunk=chunk)
+            call.cancel()
+
+        call = wire.catalog.Ingest(messages())
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    await asyncio.sleep(0.1)
+    assert (await wire.catalog.GetItem(pb.GetItemRequest(item_id="a"))).item.title == "whole"
