@@ -74,9 +74,9 @@ def test_an_error_passes_through_and_is_counted(ticks: list[int]) -> None:
     clock = Clock()
 
     def items() -> Iterator[int]:
+        yield 1
         ticks.append(4_000)
         raise ValueError("broken")
-        yield
 
     with pytest.raises(ValueError, match="broken"):
         list(clock.over("decode", items()))

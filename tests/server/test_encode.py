@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,7 +35,7 @@ def frame(at: int, level: int) -> Frame:
 
 
 def encoded(
-    events: list[Frame | Cut], *, batch: int = 4, still: float = 0, idle: bool = False, means: Means | None = None
+    events: Sequence[Frame | Cut], *, batch: int = 4, still: float = 0, idle: bool = False, means: Means | None = None
 ) -> tuple[list[tuple[int, float] | Cut], Means, MediaReport]:
     means, report = means or Means(), MediaReport()
     encoding = Encoding(means, means, batch=batch, still=still)  # type: ignore[arg-type]
@@ -44,7 +44,7 @@ def encoded(
 
 
 def test_small_batches_in_order_with_the_cuts_between() -> None:
-    events = [frame(0, 10), frame(1, 20), Cut(2), frame(2, 30), frame(3, 40), frame(4, 50), Cut(5)]
+    events: list[Frame | Cut] = [frame(0, 10), frame(1, 20), Cut(2), frame(2, 30), frame(3, 40), frame(4, 50), Cut(5)]
     out, means, report = encoded(events)
     assert out == [(0, 10), (1, 20), Cut(2), (2, 30), (3, 40), (4, 50), Cut(5)]
     assert means.runs == [4, 1]

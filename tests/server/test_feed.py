@@ -96,13 +96,14 @@ async def test_a_caller_who_left_is_noticed_before_the_next_piece() -> None:
 
 async def test_idle_means_that_get_would_block() -> None:
     feed = feed_of()
-    assert feed.idle
+    idle = [feed.idle]
     await feed.put("a", 1)
-    assert not feed.idle
+    idle.append(feed.idle)
     feed.get()
-    assert feed.idle
+    idle.append(feed.idle)
     feed.end()
-    assert not feed.idle
+    idle.append(feed.idle)
+    assert idle == [True, False, True, False]
 
 
 def test_bytes_come_in_the_sizes_asked_for_and_never_more() -> None:

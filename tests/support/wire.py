@@ -64,7 +64,8 @@ class Wire:
         messages = [catalog_pb2.IngestRequest(header=header)]
         messages += [catalog_pb2.IngestRequest(chunk=chunk) for chunk in chunks]
         messages.append(catalog_pb2.IngestRequest(end=catalog_pb2.IngestEnd()))
-        return await self.catalog.Ingest(iter(messages))
+        reply: catalog_pb2.IngestResponse = await self.catalog.Ingest(iter(messages))
+        return reply
 
     def live(
         self,
@@ -87,9 +88,9 @@ class Wire:
             clip=recommender_pb2.ClipQuery(media=self.frame_header(), chunks=self.chunks(*seeds))
         )
         ranking = recommender_pb2.RankOptions(**options)
-        return await self.recommender.Recommend(
-            recommender_pb2.RecommendRequest(tenant=tenant, query=query, options=ranking)
-        )
+        request = recommender_pb2.RecommendRequest(tenant=tenant, query=query, options=ranking)
+        reply: recommender_pb2.RecommendResponse = await self.recommender.Recommend(request)
+        return reply
 
     @staticmethod
     def told(error: grpc.aio.AioRpcError) -> tuple[str, str, str]:

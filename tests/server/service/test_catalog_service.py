@@ -327,16 +327,17 @@ async def test_a_stream_without_its_end_keeps_nothing(wire: Wire) -> None:
 async def test_an_upload_that_is_cut_off_keeps_what_was_there(wire: Wire) -> None:
     """gRPC may show a cancelled stream as one that has ended, so only the end message counts."""
     await wire.ingest("a", [7], title="whole")
+    calls: list[Any] = []
+
+    async def messages() -> AsyncIterator[pb.IngestRequest]:
+        yield pb.IngestRequest(header=pb.IngestHeader(item=pb.Item(item_id="a"), media=wire.frame_header()))
+        for chunk in wire.chunks(1, 2, 3):
+            yield pb.IngestRequest(chunk=chunk)
+        calls[-1].cancel()
+
     for _ in range(30):
-
-        async def messages() -> AsyncIterator[pb.IngestRequest]:
-            yield pb.IngestRequest(header=pb.IngestHeader(item=pb.Item(item_id="a"), media=wire.frame_header()))
-            for chunk in wire.chunks(1, 2, 3):
-                yield pb.IngestRequest(chunk=chunk)
-            call.cancel()
-
-        call = wire.catalog.Ingest(messages())
+        calls.append(wire.catalog.Ingest(messages()))
         with pytest.raises(asyncio.CancelledError):
-            await call
+            await calls[-1]
     await asyncio.sleep(0.1)
     assert (await wire.catalog.GetItem(pb.GetItemRequest(item_id="a"))).item.title == "whole"

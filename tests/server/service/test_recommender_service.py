@@ -29,9 +29,9 @@ def ids(ranking: pb.RecommendResponse) -> list[str]:
     return [match.item.item_id for match in ranking.matches]
 
 
-async def fill(wire: Wire, count: int = 5, **item: object) -> None:
+async def fill(wire: Wire, count: int = 5) -> None:
     for number in range(count):
-        await wire.ingest(f"item-{number}", [10 * number, 10 * number, 10 * number], tags=[f"t{number % 2}"], **item)
+        await wire.ingest(f"item-{number}", [10 * number] * 3, tags=[f"t{number % 2}"])
 
 
 async def test_a_clip_finds_its_like_and_says_where(wire: Wire) -> None:
