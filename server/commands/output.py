@@ -79,7 +79,7 @@ def print_times(times: StageTimes, encoder: Encoder) -> None:
             f"{stage.wall * 1e3:.1f}",
             f"{stage.cpu * 1e3:.1f}",
             stage.variant,
-            ", ".join(f"{count} {name}" for name, count in stage.counts.items()),
+            ", ".join(f"{count} {name}" for name, count in sorted(stage.counts.items())),
         )
         for stage in times.stages
     ]
