@@ -22,6 +22,7 @@ from matchcut.server.ingest import Ingest
 from matchcut.server.pipeline import Pipeline
 from matchcut.server.segments import SegmentBounds
 from matchcut.server.service import SERVICES, add_services
+from matchcut.server.service.access import credentials, interceptors, warn_of_clear_text
 
 log = logging.getLogger("matchcut")
 
@@ -58,7 +59,7 @@ class App:
             bounds=self._bounds(config.max_query_segments),
         )
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=channel_options(config))
+        self._server = grpc.aio.server(options=channel_options(config), interceptors=interceptors(config))
         self._calls = add_services(
             self._server, pipeline, Ingest(pipeline, bounds=self._bounds(config.max_segments)), config
         )
@@ -71,6 +72,7 @@ class App:
             await self._close()
             raise
         await self._tell(health_pb2.HealthCheckResponse.SERVING)
+        warn_of_clear_text(config)
         log.info("serving on %s, %.2f s after the start", self.address, time.perf_counter() - began)
         return self
 
@@ -102,7 +104,11 @@ class App:
         if not host or not port.isdecimal():
             raise InvalidInput(f"--listen {self._config.listen!r} is not HOST:PORT", field="listen")
         try:
-            taken = self._server.add_insecure_port(self._config.listen)
+            secure = credentials(self._config)
+            if secure is None:
+                taken = self._server.add_insecure_port(self._config.listen)
+            else:
+                taken = self._server.add_secure_port(self._config.listen, secure)
         except RuntimeError:
             taken = 0
         if not taken:

@@ -64,6 +64,15 @@ class Config:
     )
     grace: float = option(10.0, "seconds that calls under way get to finish at shutdown", group="serving", least=0)
 
+    tls_cert: Path = option(NOT_GIVEN, "PEM certificate chain; with --tls-key the port speaks TLS", group="access")
+    tls_key: Path = option(NOT_GIVEN, "PEM private key of --tls-cert", group="access")
+    tls_client_ca: Path = option(
+        NOT_GIVEN, "PEM authorities of client certificates, which are then required", group="access"
+    )
+    token_file: Path = option(
+        NOT_GIVEN, "file with bearer tokens, one a line; calls without one of them are refused", group="access"
+    )
+
     data: Path = option(
         NOT_GIVEN,
         "folder of the catalogue [default: $XDG_DATA_HOME/matchcut]; ':memory:' keeps nothing",

@@ -5,6 +5,7 @@ MatchcutError
 │   ├── UnreadableMedia     INVALID_ARGUMENT     not media, or of a kind that is not accepted
 │   └── MediaLimitExceeded  INVALID_ARGUMENT     more pixels, bytes, frames or seconds than the server takes
 ├── NotFound                NOT_FOUND            no such item
+├── Unauthenticated         UNAUTHENTICATED      no valid token
 ├── EncoderMismatch         FAILED_PRECONDITION  vectors of another encoder
 ├── Overloaded              RESOURCE_EXHAUSTED   no place free now: retry after a while
 ├── DeadlineExceeded        DEADLINE_EXCEEDED    the caller's time is over
@@ -31,6 +32,7 @@ __all__ = [
     "NotFound",
     "Overloaded",
     "StoreFailed",
+    "Unauthenticated",
     "UnreadableMedia",
 ]
 
@@ -78,6 +80,13 @@ class NotFound(MatchcutError):
 
     code = "NOT_FOUND"
     reason = "ITEM_NOT_FOUND"
+
+
+class Unauthenticated(MatchcutError):
+    """The call carries no token, or none that is accepted."""
+
+    code = "UNAUTHENTICATED"
+    reason = "TOKEN_INVALID"
 
 
 class EncoderMismatch(MatchcutError):

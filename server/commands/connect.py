@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 
 from matchcut.client import Client, Error, InvalidInput, Unavailable
 from matchcut.server.config import environment
@@ -16,7 +17,7 @@ Run = Callable[[argparse.Namespace], int]
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:
-    """Adds --server, --tenant, --timeout and --json."""
+    """Adds --server, --tenant, --tls-ca, --client-token-file, --timeout and --json."""
     group = parser.add_argument_group("server")
     group.add_argument(
         "--server",
@@ -28,6 +29,18 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
         "--tenant",
         default=environment("TENANT", ""),
         help="whose catalogue [default: the default tenant] [MATCHCUT_TENANT]",
+    )
+    group.add_argument(
+        "--tls-ca",
+        metavar="FILE",
+        default=environment("TLS_CA", ""),
+        help="speak TLS and trust the authorities in this PEM file; 'system': the well-known ones [MATCHCUT_TLS_CA]",
+    )
+    group.add_argument(
+        "--client-token-file",
+        metavar="FILE",
+        default=environment("CLIENT_TOKEN_FILE", ""),
+        help="file whose first line is the bearer token to send [MATCHCUT_CLIENT_TOKEN_FILE]",
     )
     group.add_argument("--timeout", type=float, metavar="SECONDS", help="give a call up after so long [default: never]")
     group.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
@@ -43,7 +56,10 @@ def add_tag_filter(parser: argparse.ArgumentParser) -> None:
 
 def client(arguments: argparse.Namespace) -> Client:
     """A client for the server that the command line names."""
-    return Client(arguments.server, tenant=arguments.tenant, timeout=arguments.timeout)
+    file = arguments.client_token_file
+    token = Path(file).read_text(encoding="utf-8").split("\n", 1)[0].strip() if file else None
+    tls = True if arguments.tls_ca == "system" else arguments.tls_ca or None
+    return Client(arguments.server, tenant=arguments.tenant, timeout=arguments.timeout, token=token, tls=tls)
 
 
 def told(run: Run) -> Run:

@@ -141,7 +141,7 @@ class Picture(Protocol):
         ...
 
     def look(self) -> Pixels:
-        """(48, 48, 3) uint8 YCbCr, area means over the whole picture; for shot detection."""
+        """(48, 48, 3) uint8 YCbCr, area means over the whole picture as stored, not rotated; for shot detection."""
         ...
 
 

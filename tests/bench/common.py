@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import platform
-from collections.abc import Iterable, Sequence
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -14,7 +18,7 @@ MEDIA = ROOT / "build" / "media"
 CACHE = ROOT / "build" / "cache"
 CLIPS = ("a", "b", "bigbuckbunny", "bikes", "carphone", "world")
 RESULTS = Path(__file__).parent / "results"
-TICK = os.sysconf("SC_CLK_TCK")
+SERVING = "serving on "
 
 
 def clip(name: str) -> Path:
@@ -41,9 +45,13 @@ def pin(core: int | None = None) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process and its threads have used, user and system; to a clock tick, 10 ms."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    """What a process and its threads have used, user and system: the kernel's clock of that process."""
+    return time.clock_gettime((~pid << 3) | 2)  # what clock_getcpuclockid() makes of a pid on Linux
+
+
+def versions(*packages: str) -> str:
+    """The versions of packages, for the results."""
+    return " ".join(f"{package}={metadata.version(package)}" for package in packages)
 
 
 def peak_mib(pid: int) -> float:
@@ -52,6 +60,34 @@ def peak_mib(pid: int) -> float:
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024
     return 0.0
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """Processes that are started inside run on this core."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, own)
+
+
+@contextmanager
+def started(command: Sequence[str], core: int) -> Iterator[tuple[int, str]]:
+    """Starts a server on one core; gives its pid and the address that it prints, and ends it afterwards."""
+    with on_core(core):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout is not None
+    with process.stdout as lines:
+        try:
+            address = next((line.partition(SERVING)[2].strip() for line in lines if SERVING in line), "")
+            if not address:
+                raise SystemExit(f"it does not start: {' '.join(command)}")
+            yield process.pid, address
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def keep(name: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Path:

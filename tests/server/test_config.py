@@ -18,6 +18,10 @@ EXAMPLES = {
     "encoder": "/e.onnx",
     "engine": "openvino",
     "log_level": "debug",
+    "tls_cert": "/t",
+    "tls_key": "/t",
+    "tls_client_ca": "/t",
+    "token_file": "/t",
 }
 
 
