@@ -10,7 +10,7 @@ usage: ./build.sh COMMAND
   demo          set up, then ingest real clips into a server and query it with one
   test [ARGS]   set up, then lint, check types and run all tests (ARGS go to pytest)
   setup         only set up: .venv, protobuf stubs, default encoder, media
-  wheel         build the wheel and the source archive into dist/
+  wheel         build the wheel into dist/
   clean         remove everything that the commands above have made
 TEXT
 }
@@ -91,7 +91,8 @@ tests() {
 wheel() {
   setup encoder,test
   rm -rf dist
-  .venv/bin/python -m build --outdir dist .
+  .venv/bin/python -m pip wheel --no-deps -w dist .
+  ls -l dist
 }
 
 case "${1:-}" in

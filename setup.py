@@ -115,6 +115,7 @@ setup(
             "pytest>=8",
             "pytest-asyncio>=0.25",
             "ruff>=0.9",
+            "setuptools>=77",  # for the wheel that a test builds
             "trustme>=1.1",
             "types-protobuf>=5.29",
             "types-setuptools>=75",

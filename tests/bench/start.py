@@ -98,7 +98,7 @@ def slowest_imports() -> list[tuple[float, str]]:
         own, _, name = line.removeprefix("import time:").split("|")
         if own.strip().isdecimal():
             parts = name.strip().split(".")
-            package = ".".join(parts[: 2 if parts[0] in ("matchcut", "google") else 1])
+            package = ".".join(parts[: {"matchcut": 3, "google": 2}.get(parts[0], 1)])
             taken[package] = taken.get(package, 0.0) + int(own) / 1e6
     return sorted(((seconds, package) for package, seconds in taken.items()), reverse=True)[:SLOWEST]
 
