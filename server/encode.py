@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from matchcut.kernels.device import Device
+from matchcut.server.blanks import is_blank
 from matchcut.server.clock import Clock
 from matchcut.server.engines import Engine
 from matchcut.server.records import Cut, Embedding, Floats, Frame, MediaReport, Pixels
@@ -44,19 +45,27 @@ class Encoding:
     ) -> Generator[Embedding | Cut, None, None]:
         """The same events with an embedding for each frame; order and times stay.
 
+        Frames that show nothing are left out; where all do, the last of them stands for all.
+
         Args:
             idle: True when the next frame would have to be waited for: what is at hand is then encoded at once.
         """
         gate = StillGate(self._still)
         batch = Batch()
         last: Floats | None = None
+        blank: Frame | None = None
         for event in events:
             if isinstance(event, Cut):
                 batch.events.append(event)
                 continue
-            report.frames_used += 1
             with clock("preprocess"):
-                same = gate.same(event.rgb)
+                nothing = is_blank(event.rgb)
+                same = not nothing and gate.same(event.rgb)
+            if nothing:
+                report.frames_blank += 1
+                blank = event
+                continue
+            report.frames_used += 1
             if same:
                 report.frames_reused += 1
             else:
@@ -66,6 +75,10 @@ class Encoding:
                 embeddings, last = self._run(batch, last, clock)
                 yield from embeddings
                 batch = Batch()
+        if blank and not report.frames_used:
+            report.frames_used = 1
+            batch.frames.append(blank.rgb)
+            batch.events.append((blank.time_us, 0))
         yield from self._run(batch, last, clock)[0]
 
     def _run(self, batch: Batch, last: Floats | None, clock: Clock) -> tuple[list[Embedding | Cut], Floats | None]:

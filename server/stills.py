@@ -1,10 +1,10 @@
 """Still video costs little: a frame that hardly differs from the last encoded one reuses its embedding.
 
 The gate compares each frame with the frame that was really encoded, not with its neighbour, so that slow change adds
-up and is noticed. A CNN is easily moved: fifteen pixels of a flat picture that change by at most 11 levels cost a
-cosine of .004, as much as noise of half a level everywhere. A mean difference would be 30 times as large for the
-second as for the first; the fourth-power mean is of like size for both, and of the means and block means that were
-tried it foretells the cosine best. tests/bench/stills.py prints how well.
+up and is noticed. A CNN is easily moved: five pixels of a flat picture that change by at most 11 levels cost a cosine
+of .004, as much as noise of half a level everywhere. Their mean differences are as 1 to 1,500, their fourth-power
+means as 1 to 1.7; of the means and block means that were tried this one foretells the cosine best.
+tests/bench/stills.py prints how well.
 """
 
 from __future__ import annotations

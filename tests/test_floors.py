@@ -21,6 +21,7 @@ FLOORS: dict[str, float] = {
     "config": 1.1,
     "convert": 1.1,
     "sampling": 1.1,
+    "blanks": 2.0,
     "catalog": 2.0,
     "decode": 2.0,
     "feed": 2.0,

@@ -85,6 +85,7 @@ class MediaReport:
     frames_seen: int
     frames_used: int
     frames_reused: int
+    frames_blank: int
     duration: float
     truncated: bool
     container: str
@@ -101,6 +102,7 @@ class MediaReport:
             frames_seen=proto.frames_seen,
             frames_used=proto.frames_used,
             frames_reused=proto.frames_reused,
+            frames_blank=proto.frames_blank,
             duration=_seconds(proto.duration_us),
             truncated=proto.truncated,
             container=proto.container,

@@ -93,7 +93,7 @@ def print_report(report: MediaReport) -> None:
     what = " ".join(part for part in (report.container, report.codec) if part)
     console.print(
         f"{what or 'frames'} {report.width}x{report.height}, {report.duration:.2f} s: {report.frames_seen} frames "
-        f"decoded, {report.frames_used} used, {report.frames_reused} of them still",
+        f"decoded, {report.frames_used} used ({report.frames_reused} of them still), {report.frames_blank} blank",
         highlight=False,
     )
     for warning in report.warnings:

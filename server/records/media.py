@@ -108,6 +108,7 @@ class MediaReport:
     frames_seen: int = 0
     frames_used: int = 0
     frames_reused: int = 0
+    frames_blank: int = 0
     duration_us: int = 0
     truncated: bool = False
     container: str = ""

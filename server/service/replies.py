@@ -54,6 +54,7 @@ def report(found: MediaReport | None) -> media_pb2.MediaReport | None:
         frames_seen=found.frames_seen,
         frames_used=found.frames_used,
         frames_reused=found.frames_reused,
+        frames_blank=found.frames_blank,
         duration_us=found.duration_us,
         truncated=found.truncated,
         container=found.container,

@@ -31,7 +31,14 @@ class Means:
 
 
 def frame(at: int, level: int) -> Frame:
-    return Frame(at, np.full((8, 8, 3), level, np.uint8))
+    rgb = np.full((8, 8, 3), level, np.uint8)
+    rgb[:4] += 5
+    rgb[4:] -= 5
+    return Frame(at, rgb)
+
+
+def blank(at: int) -> Frame:
+    return Frame(at, np.full((8, 8, 3), 16, np.uint8))
 
 
 def encoded(
@@ -92,3 +99,17 @@ def test_no_frames_no_run() -> None:
     out, means, _ = encoded([Cut(3)])
     assert out == [Cut(3)]
     assert means.runs == []
+
+
+def test_frames_that_show_nothing_are_left_out() -> None:
+    out, means, report = encoded([blank(0), frame(1, 20), blank(2), Cut(3), blank(3), frame(4, 40)])
+    assert out == [(1, 20), Cut(3), (4, 40)]
+    assert means.runs == [2]
+    assert (report.frames_used, report.frames_blank) == (2, 3)
+
+
+def test_where_all_show_nothing_the_last_stands_for_all() -> None:
+    out, means, report = encoded([blank(5), blank(6), Cut(7), blank(8)])
+    assert out == [Cut(7), (8, 16)]
+    assert means.runs == [1]
+    assert (report.frames_used, report.frames_blank) == (1, 3)
