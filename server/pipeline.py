@@ -15,6 +15,7 @@ from matchcut.server.encode import Encoding
 from matchcut.server.engines import Engine
 from matchcut.server.errors import EncoderMismatch, EngineFailed, NotFound, UnreadableMedia
 from matchcut.server.feed import Caller
+from matchcut.server.frames import frames_and_cuts
 from matchcut.server.intake import Intake
 from matchcut.server.records import (
     Cut,
@@ -32,7 +33,6 @@ from matchcut.server.records import (
 )
 from matchcut.server.segments import SegmentBounds, Segmenter
 from matchcut.server.vectors import agree, unit
-from matchcut.server.watch import frames_and_cuts
 
 
 @dataclass(slots=True)

@@ -32,7 +32,7 @@ FLOORS: dict[str, float] = {
     "stills": 2.0,
     "vectors": 2.0,
     "models": 3.0,
-    "watch": 3.0,
+    "frames": 3.0,
     "engines": 3.1,
     "encode": 3.2,
     "pipeline": 4.0,
