@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -41,7 +42,7 @@ class Encoding:
         self._still = still
 
     def __call__(
-        self, events: Iterator[Frame | Cut], *, idle: Callable[[], bool], clock: Clock, report: MediaReport
+        self, events: Generator[Frame | Cut, None, None], *, idle: Callable[[], bool], clock: Clock, report: MediaReport
     ) -> Generator[Embedding | Cut, None, None]:
         """The same events with an embedding for each frame; order and times stay.
 
@@ -54,27 +55,28 @@ class Encoding:
         batch = Batch()
         last: Floats | None = None
         blank: Frame | None = None
-        for event in events:
-            if isinstance(event, Cut):
-                batch.events.append(event)
-                continue
-            with clock("preprocess"):
-                nothing = is_blank(event.rgb)
-                same = not nothing and gate.same(event.rgb)
-            if nothing:
-                report.frames_blank += 1
-                blank = event
-                continue
-            report.frames_used += 1
-            if same:
-                report.frames_reused += 1
-            else:
-                batch.frames.append(event.rgb)
-            batch.events.append((event.time_us, len(batch.frames) - 1))
-            if len(batch.frames) == self._size or len(batch.events) >= 8 * self._size or idle():
-                embeddings, last = self._run(batch, last, clock)
-                yield from embeddings
-                batch = Batch()
+        with closing(events):
+            for event in events:
+                if isinstance(event, Cut):
+                    batch.events.append(event)
+                    continue
+                with clock("preprocess"):
+                    nothing = is_blank(event.rgb)
+                    same = not nothing and gate.same(event.rgb)
+                if nothing:
+                    report.frames_blank += 1
+                    blank = event
+                    continue
+                report.frames_used += 1
+                if same:
+                    report.frames_reused += 1
+                else:
+                    batch.frames.append(event.rgb)
+                batch.events.append((event.time_us, len(batch.frames) - 1))
+                if len(batch.frames) == self._size or len(batch.events) >= 8 * self._size or idle():
+                    embeddings, last = self._run(batch, last, clock)
+                    yield from embeddings
+                    batch = Batch()
         if blank and not report.frames_used:
             report.frames_used = 1
             batch.frames.append(blank.rgb)

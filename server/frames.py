@@ -23,7 +23,9 @@ from matchcut.server.records import (
 from matchcut.server.shots import watch
 
 
-def frames_and_cuts(media: Media, size: InputSize, report: MediaReport, clock: Clock) -> Iterator[Frame | Cut]:
+def frames_and_cuts(
+    media: Media, size: InputSize, report: MediaReport, clock: Clock
+) -> Generator[Frame | Cut, None, None]:
     """Decodes the media, finds its cuts and converts the frames that are wanted, in the order of time.
 
     Given segments take the place of shot detection. Reaching a limit of the caller's own ends it with a warning.
@@ -89,7 +91,7 @@ def timed(pictures: Generator[Picture, None, None], clock: Clock) -> Iterator[Pi
 
 def until(
     wanted: MediaLimits, events: Generator[Frame | Cut, None, None], report: MediaReport
-) -> Iterator[Frame | Cut]:
+) -> Generator[Frame | Cut, None, None]:
     """The events up to the caller's own limits of frames and time (0: none)."""
     frames = 0
     with closing(events):

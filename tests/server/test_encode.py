@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,7 +46,7 @@ def encoded(
 ) -> tuple[list[tuple[int, float] | Cut], Means, MediaReport]:
     means, report = means or Means(), MediaReport()
     encoding = Encoding(means, means, batch=batch, still=still)  # type: ignore[arg-type]
-    out = encoding(iter(events), idle=lambda: idle, clock=Clock(), report=report)
+    out = encoding((event for event in events), idle=lambda: idle, clock=Clock(), report=report)
     return [(e.time_us, float(e.vector[0])) if isinstance(e, Embedding) else e for e in out], means, report
 
 
@@ -81,7 +81,7 @@ def test_a_still_frame_right_after_a_batch_reuses_the_last_vector() -> None:
 def test_hours_of_still_video_do_not_pile_up() -> None:
     pulled = 0
 
-    def source() -> Iterator[Frame | Cut]:
+    def source() -> Generator[Frame | Cut, None, None]:
         nonlocal pulled
         for at in range(1000):
             pulled += 1
