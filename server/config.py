@@ -8,6 +8,7 @@ environment.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import re
 import tomllib
@@ -102,9 +103,9 @@ class Config:
     threads: int = option(0, "threads of the engine; 0 takes all cores", group="encoder", least=0)
     batch: int = option(4, "frames in one run of the engine at most", group="encoder", least=1)
     still: float = option(
-        1.0,
-        "a frame that differs from the last encoded one by less than this reuses its embedding (of 255, see README); "
-        "0 never reuses",
+        0.6,
+        "a frame whose difference from the last encoded one (fourth-power mean, in grey levels) is below this reuses "
+        "its embedding; 0 never reuses",
         group="encoder",
         least=0,
     )
@@ -113,13 +114,24 @@ class Config:
     query_rate: float = option(2.0, "frames per second used in queries", group="media", least=0.001)
     max_pixels: int = option(4096 * 4096, "most pixels in a picture", group="media", least=1)
     max_bytes: int = option(2 << 30, "most bytes in a piece of media", group="media", least=1, size=True)
+    max_buffered: int = option(
+        256 << 20,
+        "most bytes of an upload held in memory: of a container that cannot be decoded as it arrives, or of one that "
+        "may be there already",
+        group="media",
+        least=1 << 16,
+        size=True,
+    )
     max_frames: int = option(100_000, "most frames used of a piece of media", group="media", least=1)
     max_seconds: float = option(4 * 3600.0, "longest piece of media", group="media", least=0.001)
 
     min_segment: float = option(0.5, "shorter segments join a neighbour, in seconds", group="segments", least=0)
     max_segment: float = option(10.0, "longer shots are divided, in seconds", group="segments", least=0.1)
     max_segments: int = option(512, "most segments of an item", group="segments", least=1)
-    max_query_segments: int = option(64, "most segments of a query", group="segments", least=1)
+    max_query_segments: int = option(64, "most segments of a clip that is asked with", group="segments", least=1)
+    max_item_segments: int = option(
+        4096, "most segments, together, of the items that are asked with", group="segments", least=1
+    )
 
     log_level: str = option(
         "info", "how much is logged", group="logging", choices=("debug", "info", "warning", "error")
@@ -153,7 +165,7 @@ def parse(declared: Field[Any], value: object, source: str) -> Any:
             result = kind(value)
         except (TypeError, ValueError):
             raise wrong("a whole number" if kind is int else "a number") from None
-        if (isinstance(value, float) and result != value) or result != result:
+        if (isinstance(value, float) and result != value) or not math.isfinite(result):
             raise wrong("a whole number" if kind is int else "a number")
     elif isinstance(value, str) and kind is not int and kind is not float:
         result = Path(value).expanduser() if issubclass(kind, Path) else value
@@ -239,4 +251,11 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str] | None = None) 
             values[name] = parse(declared, flags[name], "--" + name.replace("_", "-"))
     values.setdefault("data", user_folder("XDG_DATA_HOME", ".local/share"))
     values.setdefault("cache", user_folder("XDG_CACHE_HOME", ".cache"))
-    return Config(**values)
+    loaded = Config(**values)
+    if loaded.min_segment > loaded.max_segment:
+        raise InvalidInput(
+            f"min_segment {loaded.min_segment:g} is above max_segment {loaded.max_segment:g}; choose a smaller one",
+            reason="INVALID_OPTION",
+            field="min_segment",
+        )
+    return loaded

@@ -47,14 +47,14 @@ class Ingest:
         intake = Intake(media, job.clock, report, hashed=True)
         known = self._catalog.known(tenant, item.item_id)
         if known is not None and known.encoder.digest == self._pipeline.encoder.digest:
-            if not declared and isinstance(media.form, Container):
-                intake.spool()  # of an item that is there the bytes are compared before any work is done on them
+            # Of an item that is there the bytes are compared before any work is done on them, if memory allows it.
+            if not declared and isinstance(media.form, Container) and intake.spool():
                 declared = intake.digest()
             if known.content == self._content(media, declared):
                 return self._same(tenant, item, job)
         for segments, _ in self._pipeline.segments(intake.media, report, job, bounds=self._bounds):
             digest = intake.digest()
-            if declared and digest != declared:
+            if declared and intake.whole and digest != declared:
                 raise InvalidInput(
                     "the bytes are not those that content_sha256 names; send the digest of what is sent",
                     reason="CONTENT_MISMATCH",

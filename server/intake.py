@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from matchcut.server.clock import Clock
+from matchcut.server.errors import MediaLimitExceeded
 from matchcut.server.records import ByteSource, Container, Media, MediaReport
 
 CHUNK = 1 << 18
@@ -28,7 +29,10 @@ class Intake:
         self._clock = clock
         self._report = report
         self._digest = hashlib.sha256() if hashed else None
-        self._left = media.wanted.bytes if media.wanted and media.wanted.bytes else None
+        self._limits = media.limits
+        self._wanted = media.wanted.bytes if media.wanted else 0
+        self._taken = 0
+        self.whole = True  # False once the caller's own limit has ended the reading
         form = media.form
         if isinstance(form, Container):
             self._source: ByteSource = form.source
@@ -40,29 +44,33 @@ class Intake:
 
     def read(self, n: int = -1, /) -> bytes:
         """1 to n bytes of the container; b"" at the end, or where the caller wanted no more."""
-        if self._left is not None:
-            n = self._left if n < 0 else min(n, self._left)
-            if n == 0:
-                self._report.warn("LIMIT_REACHED", "the caller's limit of bytes ended the reading")
-                self._report.truncated = True
-                return b""
+        left = self._wanted - self._taken
+        if self._wanted and left > 0:
+            n = left if n < 0 else min(n, left)
         with self._clock("receive"):
             data = self._source.read(n)
-        if self._digest is not None:
-            self._digest.update(data)
-        if self._left is not None:
-            self._left -= len(data)
+        if self._wanted and left <= 0 and data:
+            self.whole = False
+            self._report.warn("LIMIT_REACHED", "the caller's limit of bytes ended the reading")
+            self._report.truncated = True
+            return b""
+        self._count(data)
         return data
 
-    def spool(self) -> None:
-        """Reads a container to its end into memory; the stages then read it from there."""
+    def spool(self) -> bool:
+        """Reads a container into memory, as far as the server's limit allows; True if that is all of it.
+
+        The stages then read what is in memory, and after it the rest.
+        """
         form = self.media.form
         assert isinstance(form, Container)
-        whole = io.BytesIO()
-        while data := self.read(CHUNK):
-            whole.write(data)
-        whole.seek(0)
-        self.media = replace(self.media, form=replace(form, source=whole))
+        held = io.BytesIO()
+        while held.tell() < self._limits.buffered and (data := self.read(CHUNK)):
+            held.write(data)
+        complete = held.tell() < self._limits.buffered
+        held.seek(0)
+        self.media = replace(self.media, form=replace(form, source=OneAfterAnother(held, self)))
+        return complete
 
     def digest(self) -> bytes:
         """SHA-256 of all that was sent: of a container's bytes, else of every time and its bytes. Reads to the end."""
@@ -74,5 +82,27 @@ class Intake:
         for time_us, data in self._clock.over("receive", stream):
             if self._digest is not None:
                 self._digest.update(time_us.to_bytes(8, "little", signed=True))
-                self._digest.update(data)
+            self._count(data)
             yield time_us, data
+
+    def _count(self, data: bytes) -> None:
+        self._taken += len(data)
+        if self._taken > self._limits.bytes:
+            raise MediaLimitExceeded(
+                f"the media has more than the {self._limits.bytes} bytes that are taken; send it in parts",
+                reason="MEDIA_TOO_MANY_BYTES",
+            )
+        if self._digest is not None:
+            self._digest.update(data)
+
+
+class OneAfterAnother:
+    """Two byte sources as one."""
+
+    def __init__(self, first: ByteSource, then: ByteSource) -> None:
+        self._first = first
+        self._then = then
+
+    def read(self, n: int = -1, /) -> bytes:
+        """1 to n bytes; b"" at the end of both."""
+        return self._first.read(n) or self._then.read(n)

@@ -13,7 +13,7 @@ from matchcut.server.catalog import Catalog, View
 from matchcut.server.clock import Clock
 from matchcut.server.encode import Encoding
 from matchcut.server.engines import Engine
-from matchcut.server.errors import EncoderMismatch, EngineFailed, NotFound, UnreadableMedia
+from matchcut.server.errors import EncoderMismatch, EngineFailed, InvalidInput, NotFound, UnreadableMedia
 from matchcut.server.feed import Caller
 from matchcut.server.frames import frames_and_cuts
 from matchcut.server.intake import Intake
@@ -66,17 +66,27 @@ class Pipeline:
     Args:
         batch: frames in one run of the engine at most.
         still: see stills.StillGate.
-        bounds: of a query's segments.
+        bounds: of the segments of a clip that is asked with.
+        item_segments: most segments, together, of items that are asked with.
     """
 
     def __init__(
-        self, engine: Engine, device: Device, catalog: Catalog, *, batch: int, still: float, bounds: SegmentBounds
+        self,
+        engine: Engine,
+        device: Device,
+        catalog: Catalog,
+        *,
+        batch: int,
+        still: float,
+        bounds: SegmentBounds,
+        item_segments: int,
     ) -> None:
         self.catalog = catalog
         self.encoder = engine.encoder.identity
         self._size = engine.encoder.input
         self._device = device
         self._bounds = bounds
+        self._item_segments = item_segments
         self._encode = Encoding(engine, device, batch=batch, still=still)
 
     def recommend(self, tenant: str, query: Query, options: RankOptions, job: Job) -> Iterator[Ranking]:
@@ -139,7 +149,7 @@ class Pipeline:
         if isinstance(query, ItemsQuery):
             return self._stored(tenant, query)
         if isinstance(query, VectorQuery):
-            encoder = agree(query.encoder, self.encoder, query.values, "query.vector.encoder")
+            encoder = agree(query.encoder, self.encoder, query.values, "query.vector.values")
             segment = Segment(range=TimeRange(), vector=unit(query.values, "query.vector.values"))
             return encoder, iter([Question((segment,), final=True)])
         report = MediaReport()
@@ -165,6 +175,11 @@ class Pipeline:
                 )
             segments += stored.segments
             item_ids += [item_id] * len(stored.segments)
+            if len(segments) > self._item_segments:
+                raise InvalidInput(
+                    f"these items have more than {self._item_segments} segments together; name fewer, or send a vector",
+                    field="query.items.item_ids",
+                )
         assert encoder is not None, "the service lets no empty query in"
         return encoder, iter([Question(tuple(segments), final=True, item_ids=tuple(item_ids))])
 

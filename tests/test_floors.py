@@ -38,6 +38,7 @@ FLOORS: dict[str, float] = {
     "pipeline": 4.0,
     "ingest": 4.1,
     "service": 5.0,
+    "listener": 5.1,
     "app": 6.0,
     "commands": 7.0,
     "__main__": 7.1,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
-from matchcut.client import Client, Error, InvalidInput, Unavailable
+from matchcut.client import Client, DeadlineExceeded, Error, InvalidInput, Unavailable
 from matchcut.server.config import environment
 
 UNREACHABLE = 69  # EX_UNAVAILABLE of sysexits.h
@@ -42,8 +42,18 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
         default=environment("CLIENT_TOKEN_FILE", ""),
         help="file whose first line is the bearer token to send [MATCHCUT_CLIENT_TOKEN_FILE]",
     )
-    group.add_argument("--timeout", type=float, metavar="SECONDS", help="give a call up after so long [default: never]")
+    group.add_argument(
+        "--timeout", type=positive, metavar="SECONDS", help="give a call up after so long [default: never]"
+    )
     group.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+
+
+def positive(text: str) -> float:
+    """A number above zero, for argparse."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
+    return value
 
 
 def add_tag_filter(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +82,14 @@ def told(run: Run) -> Run:
         except Unavailable:
             print(f"matchcut: {unreachable(arguments.server)}", file=sys.stderr)
             return UNREACHABLE
+        except DeadlineExceeded as error:
+            late = (
+                f"no answer within --timeout {arguments.timeout:g} s; allow more"
+                if arguments.timeout
+                else error.message
+            )
+            print(f"matchcut: {late}", file=sys.stderr)
+            return 1
         except Error as error:
             print(f"matchcut: {error.message}", file=sys.stderr)
             return 2 if isinstance(error, InvalidInput) else 1

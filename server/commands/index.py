@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -12,8 +14,8 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from matchcut.client import Client, Error, Ingested, Unavailable
-from matchcut.server.commands.connect import UNREACHABLE, add_connection, client, told, unreachable
+from matchcut.client import Client, Error, Ingested, NotFound, Unavailable
+from matchcut.server.commands.connect import UNREACHABLE, add_connection, client, positive, told, unreachable
 from matchcut.server.commands.output import console, print_json, print_warning, table
 from matchcut.server.errors import InvalidInput
 
@@ -78,8 +80,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the files, what is said of them, and the connection."""
     parser.add_argument("paths", nargs="+", metavar="FILE|FOLDER", help="video files, or folders to search for them")
     parser.add_argument("--prefix", default="", help="put this before every item id")
-    parser.add_argument("--tag", action="append", default=[], help="tag for every item (repeat)")
-    parser.add_argument("--rate", type=float, help="frames per second to use [default: the server's]")
+    parser.add_argument(
+        "--tag", action="append", default=[], help="tag for every item (repeat) [default: those that it has already]"
+    )
+    parser.add_argument("--rate", type=positive, help="frames per second to use [default: the server's]")
     parser.add_argument("--shots", choices=("exact", "coarse", "off"), help="how to find segments [default: exact]")
     parser.add_argument(
         "--jobs", type=int, default=min(4, os.cpu_count() or 1), help="files at once [default: cores, 4 at most]"
@@ -103,7 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         summarise(done, failures)
     if any(failure.reason == "UNAVAILABLE" for failure in failures):
-        console.print(unreachable(arguments.server), highlight=False)
+        print(f"matchcut: {unreachable(arguments.server)}", file=sys.stderr)
         return UNREACHABLE
     return 1 if failures else 0
 
@@ -131,8 +135,9 @@ def ingest(server: Client, clips: list[Clip], arguments: argparse.Namespace) -> 
     """Sends the clips, so many at once; returns what was kept and what failed."""
     done: list[Ingested] = []
     failures: list[Failure] = []
+    lost = threading.Event()
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("files"),
@@ -141,7 +146,7 @@ def ingest(server: Client, clips: list[Clip], arguments: argparse.Namespace) -> 
     with Progress(*columns, console=console, disable=arguments.json) as progress:
         task = progress.add_task("indexing", total=len(clips))
         with ThreadPoolExecutor(arguments.jobs) as threads:
-            futures = {threads.submit(send, server, clip, arguments): clip for clip in clips}
+            futures = {threads.submit(send, server, clip, arguments, lost): clip for clip in clips}
             try:
                 for future in as_completed(futures):
                     collect(future, futures[future], done, failures)
@@ -153,14 +158,23 @@ def ingest(server: Client, clips: list[Clip], arguments: argparse.Namespace) -> 
     return done, failures
 
 
-def send(server: Client, clip: Clip, arguments: argparse.Namespace) -> Ingested:
-    """Sends one clip."""
+def send(server: Client, clip: Clip, arguments: argparse.Namespace, lost: threading.Event) -> Ingested:
+    """Sends one clip, unless the server was lost with another; an item that is there keeps its tags."""
+    if lost.is_set():
+        raise Unavailable("not sent", code="UNAVAILABLE")
+    try:
+        tags = arguments.tag or server.get(clip.item_id).item.tags
+    except NotFound:
+        tags = ()
+    except Unavailable:
+        lost.set()
+        raise
     return server.ingest(
         clip.item_id,
         clip.path,
         title=clip.path.stem,
         uri=clip.path.resolve().as_uri(),
-        tags=arguments.tag,
+        tags=tags,
         rate=arguments.rate,
         shots=arguments.shots,
     )

@@ -48,7 +48,7 @@ def seconds(span: TimeRange | None) -> str:
 
 def table(title: str, columns: Mapping[str, str], rows: Iterable[Iterable[str]]) -> Table:
     """A table; columns are {heading: "left" or "right"}."""
-    made = Table(title=title, title_justify="left", title_style="bold")
+    made = Table(title=Text(title, style="bold"), title_justify="left")
     for heading, side in columns.items():
         made.add_column(heading, justify="right" if side == "right" else "left")
     for row in rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from matchcut.client import Ranking
-from matchcut.server.commands.connect import add_connection, add_tag_filter, client, told
+from matchcut.server.commands.connect import add_connection, add_tag_filter, client, positive, told
 from matchcut.server.commands.output import print_json, print_ranking
 from matchcut.server.errors import InvalidInput
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=10, help="how many items [default: 10]")
     parser.add_argument("--exclude", action="append", default=[], metavar="ITEM", help="leave this item out (repeat)")
     parser.add_argument("--minimum-score", type=float, help="only items that score at least this")
-    parser.add_argument("--rate", type=float, help="frames per second to use [default: the server's]")
+    parser.add_argument("--rate", type=positive, help="frames per second to use [default: the server's]")
     add_tag_filter(parser)
     add_connection(parser)
 

@@ -47,6 +47,7 @@ class MediaLimits:
 
     pixels: int = 16_777_216  # width x height of one coded picture
     bytes: int = 2_147_483_648
+    buffered: int = 268_435_456  # of them in memory, where they cannot be used as they arrive
     frames: int = 100_000  # used, not decoded
     duration_us: int = 4 * 3600 * 1_000_000
 

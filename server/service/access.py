@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import grpc.aio
 
 from matchcut.server.config import NOT_GIVEN, Config
 from matchcut.server.errors import InvalidInput, Unauthenticated
-from matchcut.server.service.status import abort
+from matchcut.server.service.status import fail
 
 OPEN = "/grpc.health.v1.Health/"  # what watches over the server needs no token
 SCHEME = "bearer "
@@ -48,17 +48,15 @@ def refusal(request_streaming: bool, response_streaming: bool) -> Any:
     """A handler of the kind that it replaces, which answers every call with UNAUTHENTICATED before any message."""
 
     async def refuse(_request: Any, context: Any) -> None:
-        await abort(context, Unauthenticated("send a valid token as the metadata `authorization: Bearer TOKEN`"))
+        fail(context, Unauthenticated("send a valid token as the metadata `authorization: Bearer TOKEN`"))
 
-    async def refuse_stream(_request: Any, context: Any) -> AsyncIterator[None]:
-        await refuse(_request, context)
-        yield
-
-    if response_streaming:
-        make = grpc.stream_stream_rpc_method_handler if request_streaming else grpc.unary_stream_rpc_method_handler
-        return make(refuse_stream)
-    make = grpc.stream_unary_rpc_method_handler if request_streaming else grpc.unary_unary_rpc_method_handler
-    return make(refuse)
+    makers = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+    return makers[request_streaming, response_streaming](refuse)
 
 
 def interceptors(config: Config) -> list[TokenGate]:

@@ -13,7 +13,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from matchcut.server.config import Config
-from matchcut.server.errors import Cancelled, InvalidInput, MatchcutError, Overloaded
+from matchcut.server.errors import Cancelled, DeadlineExceeded, InvalidInput, MatchcutError, Overloaded
 from matchcut.server.feed import Caller, Feed
 from matchcut.server.pipeline import Job
 
@@ -83,7 +83,8 @@ class Calls:
         job = job or self.job(context)
         job.caller.check()
         pool.enter()
-        loop = asyncio.get_running_loop()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
         results: Any = None
         running: asyncio.Future[Any] | None = None
         try:
@@ -94,12 +95,31 @@ class Calls:
                 result = await asyncio.shield(running)
                 if result is END:
                     return
-                yield result
+                # A reader that does not read would keep its place for ever: writing waits for it.
+                stalled = loop.call_later(self._pause, task.cancel)
+                try:
+                    yield result
+                finally:
+                    stalled.cancel()
         finally:
             job.caller.leave()
-            task = loop.create_task(self._clean(pool, running, results))
-            self._cleaning.add(task)
-            task.add_done_callback(self._cleaning.discard)
+            cleaning = loop.create_task(self._clean(pool, running, results))
+            self._cleaning.add(cleaning)
+            cleaning.add_done_callback(self._cleaning.discard)
+
+    async def first(self, messages: AsyncIterator[Any]) -> Any:
+        """The first message of a stream, which must be its header and come in time."""
+        try:
+            message = await asyncio.wait_for(anext(messages, None), self._pause)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"no header arrived for {self._pause:g} s; send it when the call begins", reason="UPLOAD_STALLED"
+            ) from None
+        if message is None or message.WhichOneof("message") != "header":
+            raise InvalidInput(
+                "the first message of the stream must be the header", reason="HEADER_MISSING", field="header"
+            )
+        return message
 
     def job(self, context: Context) -> Job:
         """A fresh job with the call's deadline."""
@@ -129,15 +149,6 @@ class Calls:
             with suppress(Exception):
                 await asyncio.get_running_loop().run_in_executor(pool.threads, close)
         pool.leave()
-
-
-async def first(messages: AsyncIterator[Any]) -> Any:
-    """The first message of a stream, which must be its header."""
-    async for message in messages:
-        if message.WhichOneof("message") != "header":
-            break
-        return message
-    raise InvalidInput("the first message of the stream must be the header", reason="HEADER_MISSING", field="header")
 
 
 @asynccontextmanager

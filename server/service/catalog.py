@@ -10,12 +10,14 @@ from matchcut.server.errors import InvalidInput, NotFound
 from matchcut.server.ingest import Ingest
 from matchcut.server.pipeline import Job, Pipeline
 from matchcut.server.service import replies, requests
-from matchcut.server.service.calls import Calls, Context, first, receiving
+from matchcut.server.service.calls import Calls, Context, receiving
 from matchcut.server.service.media import Intent, payload
 from matchcut.server.service.requests import Requests
 from matchcut.server.service.status import unary
 from matchcut.v1 import catalog_pb2 as pb
 from matchcut.v1 import catalog_pb2_grpc
+
+PAGE_BYTES = 3 << 20  # clients take messages of 4 MiB unless they were told otherwise
 
 
 class CatalogService(catalog_pb2_grpc.CatalogServicer):
@@ -30,7 +32,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServicer):
     @unary
     async def Ingest(self, messages: AsyncIterator[pb.IngestRequest], context: Context) -> pb.IngestResponse:  # noqa: N802
         """Media in, item stored."""
-        header = (await first(messages)).header
+        header = (await self._calls.first(messages)).header
         kind = self._understand.media.kind(header.media)
         if header.content_sha256 and (len(header.content_sha256) != 32 or kind != "data"):
             raise InvalidInput(
@@ -86,9 +88,10 @@ class CatalogService(catalog_pb2_grpc.CatalogServicer):
             with job.clock("store"):
                 items, more = self._catalog.page(tenant, after=after, size=size, tags=tags)
                 total = self._catalog.count(tenant)
+            shown = fitting([replies.item(item) for item in items])
             return pb.ListItemsResponse(
-                items=[replies.item(item) for item in items],
-                next_page_token=id_to_token(items[-1].item_id) if more else "",
+                items=shown,
+                next_page_token=id_to_token(shown[-1].item_id) if more or len(shown) < len(items) else "",
                 total_size=total,
                 encoder=replies.encoder(self._understand.own),
                 times=replies.times(job.clock.times()),
@@ -113,6 +116,17 @@ class CatalogService(catalog_pb2_grpc.CatalogServicer):
             )
 
         return await self._calls.run(context, remove)
+
+
+def fitting(items: list[pb.Item]) -> list[pb.Item]:
+    """As many of the items as fit into a message of the size that every gRPC client takes; at least one."""
+    room, count = PAGE_BYTES, 0
+    for item in items:
+        room -= item.ByteSize()
+        if room < 0 and count:
+            break
+        count += 1
+    return items[:count]
 
 
 def id_to_token(item_id: str) -> str:

@@ -26,7 +26,8 @@ CHUNK_BYTES = 1 << 20
 PICTURE_BYTES = 16 << 20
 SIDE = 16384
 SEGMENTS = 4096
-RATE = 1000.0
+SLOWEST, RATE = 0.001, 1000.0  # frames per second
+OVERHEAD = 256  # bytes that a piece weighs beside its payload
 KINDS: dict[str | None, Kind] = {None: "data", "container": "data", "pictures": "picture", "frames": "frame"}
 PIXEL_FORMATS: dict[int, Literal["rgb24", "bgr24", "gray8", "i420", "nv12"]] = {
     media_pb2.PIXEL_FORMAT_UNSPECIFIED: "rgb24",
@@ -58,7 +59,7 @@ def time_range(message: common_pb2.TimeRange, field: str) -> TimeRange:
 
 
 def payload(chunk: media_pb2.MediaChunk, kind: Kind) -> tuple[Any, int]:
-    """What a chunk carries, bytes or (time_us, bytes), and its weight in bytes.
+    """What a chunk carries, bytes or (time_us, bytes), and its weight in memory, in bytes.
 
     Raises:
         InvalidInput: the chunk is empty, of another kind than the header announced, or too large.
@@ -69,7 +70,7 @@ def payload(chunk: media_pb2.MediaChunk, kind: Kind) -> tuple[Any, int]:
     if kind == "data":
         if len(chunk.data) > CHUNK_BYTES:
             raise InvalidInput(f"chunk.data has {len(chunk.data)} bytes; at most 1 MiB is allowed", field="chunk.data")
-        return chunk.data, len(chunk.data)
+        return chunk.data, len(chunk.data) + OVERHEAD
     if kind == "picture":
         picture = chunk.picture
         if not 0 < len(picture.data) <= PICTURE_BYTES:
@@ -77,8 +78,8 @@ def payload(chunk: media_pb2.MediaChunk, kind: Kind) -> tuple[Any, int]:
                 f"chunk.picture.data has {len(picture.data)} bytes; 1 byte to 16 MiB are allowed",
                 field="chunk.picture.data",
             )
-        return (picture.time_us, picture.data), len(picture.data)
-    return (chunk.frame.time_us, chunk.frame.pixels), len(chunk.frame.pixels)
+        return (picture.time_us, picture.data), len(picture.data) + OVERHEAD
+    return (chunk.frame.time_us, chunk.frame.pixels), len(chunk.frame.pixels) + OVERHEAD
 
 
 class MediaRequests:
@@ -90,6 +91,7 @@ class MediaRequests:
         self._limits = MediaLimits(
             pixels=config.max_pixels,
             bytes=config.max_bytes,
+            buffered=config.max_buffered,
             frames=config.max_frames,
             duration_us=round(config.max_seconds * 1e6),
         )
@@ -113,9 +115,10 @@ class MediaRequests:
 
     def _sampling(self, message: media_pb2.Sampling, intent: Intent) -> Sampling:
         rate = message.frames_per_second
-        if not 0 <= rate <= RATE:
+        if rate and not SLOWEST <= rate <= RATE:
             raise InvalidInput(
-                f"sampling.frames_per_second is {rate}; it must be 0 (for {self._rates[intent]:g}) to {RATE:g}",
+                f"sampling.frames_per_second is {rate}; it must be 0 (for {self._rates[intent]:g}) or {SLOWEST:g} "
+                f"to {RATE:g}",
                 field="media.sampling.frames_per_second",
             )
         if message.tolerance_us < 0:

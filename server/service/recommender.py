@@ -9,7 +9,7 @@ from dataclasses import replace
 from matchcut.server.pipeline import Pipeline
 from matchcut.server.records import Media
 from matchcut.server.service import replies, requests
-from matchcut.server.service.calls import Calls, Context, first, receiving
+from matchcut.server.service.calls import Calls, Context, receiving
 from matchcut.server.service.media import Intent, payload
 from matchcut.server.service.requests import Requests
 from matchcut.server.service.status import streaming, unary
@@ -42,7 +42,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
         self, messages: AsyncIterator[pb.RecommendLiveRequest], context: Context
     ) -> AsyncIterator[pb.RecommendResponse]:
         """Ranks again and again while media arrives."""
-        header = (await first(messages)).header
+        header = (await self._calls.first(messages)).header
         tenant, options = requests.tenant(header.tenant), requests.rank_options(header.options)
         kind = self._understand.media.kind(header.media)
         job = self._calls.job(context)

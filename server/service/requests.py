@@ -99,6 +99,8 @@ def encoder(message: common_pb2.Encoder) -> EncoderIdentity | None:
     """The encoder that a caller names; None where it names none."""
     for field in ("name", "version", "digest"):
         bounded(getattr(message, field), ID_BYTES, f"encoder.{field}")
+    if message.dimensions < 0:
+        raise InvalidInput(f"encoder.dimensions is {message.dimensions}", field="encoder.dimensions")
     if not (message.name or message.digest):
         return None
     return EncoderIdentity(message.name, message.version, message.digest, message.dimensions)

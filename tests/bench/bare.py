@@ -18,6 +18,7 @@ from common import SERVING
 
 from matchcut.kernels.device import open_device
 from matchcut.server import decode, engines, models
+from matchcut.server.blanks import is_blank
 from matchcut.server.records import Cut, Floats, Frame, MediaLimits, MediaReport, Pixels, Sampling, ShotMode
 from matchcut.server.segments import SegmentBounds, Segmenter
 from matchcut.server.shots import watch
@@ -76,6 +77,8 @@ class Bare:
             pictures = decode.pictures(file, size=encoder.input, sampling=sampling, limits=limits, report=report)
             for event in watch(pictures, sampling.shots):
                 if isinstance(event, Frame):
+                    if is_blank(event.rgb):
+                        continue
                     if not gate.same(event.rgb):
                         frames.append(event.rgb)
                     events.append((event.time_us, len(frames)))

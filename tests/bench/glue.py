@@ -85,16 +85,12 @@ def application(glue: Glue) -> Any:
     """PUT /items/NAME?rate=1 and POST /query?rate=2, each with the file as its body."""
     app = fastapi.FastAPI()
 
-    async def put(name: str, rate: float, request: Any) -> None:
+    async def put(name: str, rate: float, request: fastapi.Request) -> None:
         await run_in_threadpool(glue.add, name, await request.body(), rate)
 
-    async def ask(rate: float, request: Any) -> dict[str, object]:
+    async def ask(rate: float, request: fastapi.Request) -> dict[str, object]:
         return {"batch": glue.batch, "matches": await run_in_threadpool(glue.ask, await request.body(), rate)}
 
-    for function in (put, ask):
-        function.__annotations__["request"] = fastapi.Request
-        function.__annotations__["rate"] = float
-    put.__annotations__["name"] = str
     app.add_api_route("/items/{name}", put, methods=["PUT"])
     app.add_api_route("/query", ask, methods=["POST"])
     return app
@@ -103,7 +99,7 @@ def application(glue: Glue) -> Any:
 def main() -> None:
     """Serves until it is ended."""
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(application(Glue(sys.argv[1])), log_level="warning", access_log=False))
+    server = uvicorn.Server(uvicorn.Config(application(Glue(sys.argv[1])), log_level="warning", timeout_keep_alive=600))
     print(f"glue: serving on 127.0.0.1:{listening.getsockname()[1]}", flush=True)
     asyncio.run(server.serve(sockets=[listening]))
 

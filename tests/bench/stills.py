@@ -209,7 +209,7 @@ def main() -> None:
     for video in videos[len(real) :]:
         groups.setdefault(video.group, []).append(video)
     groups["all"] = videos
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for group, members in groups.items():
         best = Found()
         for video in members:

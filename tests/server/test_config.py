@@ -39,6 +39,8 @@ def flags(*arguments: str) -> dict[str, object]:
 @pytest.mark.parametrize("name", [declared.name for declared in fields(config.Config)])
 def test_each_option_has_three_names(name: str, tmp_path: Path) -> None:
     value, flag = example(name), "--" + name.replace("_", "-")
+    if name == "min_segment":
+        value = "0.25"
     kind = type(getattr(config.Config(), name))
     file = tmp_path / "matchcut.toml"
     file.write_text(f"{name} = {value!r}\n" if kind in (str, type(Path())) else f"{name} = {value}\n")
@@ -76,6 +78,8 @@ def test_folders_default_to_the_users_own() -> None:
         ("--batch", "0", "--batch: '0' is not at least 1"),
         ("--batch", "two", "--batch: 'two' is not a whole number"),
         ("--rate", "fast", "--rate: 'fast' is not a number"),
+        ("--max-seconds", "inf", "--max-seconds: 'inf' is not a number"),
+        ("--min-segment", "20", "min_segment 20 is above max_segment 10; choose a smaller one"),
         ("--rate", "nan", "--rate: 'nan' is not a number"),
         ("--rate", "0", "--rate: '0' is not at least 0.001"),
         (

@@ -97,6 +97,36 @@ def test_one_bad_file_does_not_hold_up_the_others(
     assert "half.mp4: TRUNCATED" in " ".join(out.split())
 
 
+def test_names_with_brackets_are_names(address: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "[bold]x[").mkdir()
+    (folder / "below" / "carphone.mp4").rename(folder / "[bold]x[" / "b].mp4")
+    for arguments in (
+        ["index", folder],
+        ["ls"],
+        ["query", folder / "[bold]x[" / "b].mp4"],
+        ["query", "--item", "[bold]x[/b].mp4"],
+    ):
+        code, out, _ = run(capsys, *arguments)
+        assert code == 0
+        assert arguments[0] == "index" or "[bold]x[/b].mp4" in out.replace("\n", "")
+
+
+def test_indexing_again_without_tags_keeps_them(address: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "index", folder / "bikes.mp4", "--tag", "a", "--tag", "b")
+    run(capsys, "index", folder / "bikes.mp4")
+    assert run_json(capsys, "ls")[0]["tags"] == ["a", "b"]
+    run(capsys, "index", folder / "bikes.mp4", "--tag", "c")
+    assert run_json(capsys, "ls")[0]["tags"] == ["c"]
+
+
+def test_numbers_that_make_no_sense_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in (["--rate", "0"], ["--rate", "inf"], ["--timeout", "-1"], ["--timeout", "soon"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["query", str(folder / "bikes.mp4"), *wrong])
+        assert caught.value.code == 2
+        assert f"argument {wrong[0]}" in capsys.readouterr().err
+
+
 def test_live_lists_improve(address: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, "index", folder)
     code, out, _ = run(capsys, "query", folder / "bikes.mp4", "--live", "--rate", "25")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,79 @@ async def test_no_frame_at_all(wire: Wire) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await wire.ingest("a", [])
     assert wire.told(caught.value)[:2] == ("INVALID_ARGUMENT", "UNREADABLE_MEDIA")
+
+
+async def test_refused_uploads_do_not_use_up_the_connection(wire: Wire) -> None:
+    """A refused call whose sender had more to send must not go on counting as one of the connection's streams."""
+    bad, chunks = header_of(), [media_pb2.MediaChunk(data=bytes(1000))] * 20
+    for _ in range(150):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await wire.send(bad, chunks)
+        assert wire.told(caught.value)[0] == "INVALID_ARGUMENT"
+    assert (await wire.catalog.ListItems(pb.ListItemsRequest(), timeout=10)).total_size == 0
+
+
+async def test_a_header_must_come_in_time(config: Config) -> None:
+    async with App(replace(config, receive_timeout=0.1)) as app, grpc.aio.insecure_channel(app.address) as channel:
+        wire, never = Wire(channel), asyncio.Event()
+
+        async def silent() -> AsyncIterator[pb.IngestRequest]:
+            await never.wait()
+            yield pb.IngestRequest()
+
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await wire.catalog.Ingest(silent(), timeout=20)
+        assert wire.told(caught.value)[:2] == ("DEADLINE_EXCEEDED", "UPLOAD_STALLED")
+
+
+async def test_the_limit_of_bytes_holds_for_an_item_that_is_there(config: Config, media: Path) -> None:
+    data = (media / "carphone.mp4").read_bytes()
+    async with App(replace(config, max_bytes=1 << 20)) as app, grpc.aio.insecure_channel(app.address) as channel:
+        wire, header = Wire(channel), pb.IngestHeader(item=pb.Item(item_id="c"))
+        await wire.send(header, [media_pb2.MediaChunk(data=data)])
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await wire.send(header, [media_pb2.MediaChunk(data=data)] * 2)
+        assert wire.told(caught.value)[:2] == ("INVALID_ARGUMENT", "MEDIA_TOO_MANY_BYTES")
+        assert (await wire.send(header, [media_pb2.MediaChunk(data=data)])).outcome == UNCHANGED
+
+
+async def test_an_upload_too_large_to_hold_back_is_compared_all_the_same(config: Config, media: Path) -> None:
+    data = (media / "world.mp4").read_bytes()
+    chunks = [media_pb2.MediaChunk(data=data[at : at + 100_000]) for at in range(0, len(data), 100_000)]
+    async with App(replace(config, max_buffered=1 << 16)) as app, grpc.aio.insecure_channel(app.address) as channel:
+        wire, header = Wire(channel), pb.IngestHeader(item=pb.Item(item_id="w"))
+        assert (await wire.send(header, chunks)).outcome == CREATED
+        assert (await wire.send(header, chunks)).outcome == UNCHANGED
+
+
+async def test_the_callers_limit_of_bytes_and_a_digest_of_all(wire: Wire, media: Path) -> None:
+    data = (media / "world.mp4").read_bytes()
+    header = pb.IngestHeader(
+        item=pb.Item(item_id="w"),
+        media=media_pb2.MediaHeader(limits=media_pb2.MediaLimits(bytes=800_000)),
+        content_sha256=hashlib.sha256(data).digest(),
+    )
+    chunks = [media_pb2.MediaChunk(data=data[at : at + 100_000]) for at in range(0, len(data), 100_000)]
+    done = await wire.send(header, chunks)
+    assert done.outcome == CREATED
+    assert "LIMIT_REACHED" in [warning.reason for warning in done.report.warnings]
+
+
+async def test_a_page_of_fat_items_fits_every_client(wire: Wire) -> None:
+    for number in range(300):
+        request = pb.IngestVectorsRequest(
+            item=pb.Item(item_id=f"{number:03}", attributes={"k": "v" * 16_000}),
+            segments=[pb.Segment(vector=[1] * 48)],
+        )
+        await wire.catalog.IngestVectors(request)
+    seen, token, pages = [], "", 0
+    while pages == 0 or token:
+        page = await wire.catalog.ListItems(pb.ListItemsRequest(page_size=1000, page_token=token))
+        assert page.ByteSize() < 4 << 20
+        seen += [item.item_id for item in page.items]
+        token, pages = page.next_page_token, pages + 1
+    assert pages == 2
+    assert seen == [f"{number:03}" for number in range(300)]
 
 
 async def test_a_restart_answers_the_same(config: Config) -> None:

@@ -352,3 +352,36 @@ async def test_a_stalled_upload_is_given_up(config: Config) -> None:
             async for _ in call:
                 pass
         assert wire.told(caught.value)[:2] == ("DEADLINE_EXCEEDED", "UPLOAD_STALLED")
+
+
+async def test_a_reader_that_does_not_read_loses_its_place(config: Config) -> None:
+    limits = replace(config, receive_timeout=0.5, max_media_requests=1)
+    async with App(limits) as app, grpc.aio.insecure_channel(app.address) as other:
+        wire = Wire(other)
+        for number in range(40):
+            await wire.ingest(f"item-{number}", [number], attributes={"k": "v" * 16_000})
+        async with grpc.aio.insecure_channel(app.address) as channel:
+            options = pb.RankOptions(limit=100, frames_per_update=1)
+            call = Wire(channel).live(
+                pb.RecommendLiveHeader(media=wire.frame_header(), options=options), flow(wire.chunks(*range(400)))
+            )
+            await anext(aiter(call))
+            with pytest.raises(grpc.aio.AioRpcError):
+                await wire.clip(1)
+            await asyncio.wait_for(placed(wire), 20)
+            call.cancel()
+
+
+async def test_items_with_too_many_segments_together(config: Config) -> None:
+    async with App(replace(config, max_item_segments=3)) as app, grpc.aio.insecure_channel(app.address) as channel:
+        wire = Wire(channel)
+        for name, count in (("three", 3), ("one", 1)):
+            segments = [catalog_pb2.Segment(vector=[1] * 47 + [at]) for at in range(count)]
+            item = catalog_pb2.Item(item_id=name)
+            await wire.catalog.IngestVectors(catalog_pb2.IngestVectorsRequest(item=item, segments=segments))
+        query = pb.Query(items=pb.ItemsQuery(item_ids=["three"]))
+        assert ids(await wire.recommender.Recommend(pb.RecommendRequest(query=query))) == ["one"]
+        query.items.item_ids.append("one")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await wire.recommender.Recommend(pb.RecommendRequest(query=query))
+        assert wire.told(caught.value) == ("INVALID_ARGUMENT", "INVALID_INPUT", "query.items.item_ids")
