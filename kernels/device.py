@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -53,6 +53,7 @@ class Device(Protocol):
         eligible: NDArray[np.bool_] | None = None,
         minimum: float | None = None,
         radius: float | None = None,
+        check: Callable[[], None] | None = None,
     ) -> Ranked:
         """See topk.search."""
         ...

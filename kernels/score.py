@@ -57,6 +57,33 @@ def rounding(dimensions: int, radius: float) -> float:
     return (terms * radius + 4 * dimensions * _TINY) * (1 + dimensions * _U64 * 4)
 
 
+def wide_score(queries: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Inner products in float64, summed in whatever order is fastest; `wide_rounding` says how far they may be off.
+
+    Args:
+        queries: (b, dimensions) float64, each value a float32.
+        rows: (n, dimensions) float64, likewise.
+
+    Returns:
+        (b, n) float64, in any memory order.
+    """
+    scores: NDArray[np.float64] = np.matmul(rows, queries.T).T
+    return scores
+
+
+def wide_rounding(dimensions: int, radius: float) -> float:
+    """A proven bound on |wide_score - exact_score|, which are both within the same bound of the true product.
+
+    Values are float32, so no product under- or overflows in float64, nor does any sum of fewer than 2**700.
+
+    Args:
+        dimensions: length of the vectors.
+        radius: at least |query| * |row|, computed in float64.
+    """
+    share = dimensions * _U64
+    return 2 * share / (1 - share) * radius * (1 + 4 * share)
+
+
 def exact_score(queries: NDArray[np.float32], rows: NDArray[np.float32]) -> NDArray[np.float64]:
     """Inner products in float64, pair by pair; what rankings are defined by.
 

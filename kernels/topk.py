@@ -6,23 +6,25 @@ Why the answer is exact. Let e bound |score - exact_score| (score.rounding), let
 largest score of its pairs (query, row), and t the k-th largest of those. The k groups at or above t have an exact score
 of at least t - e each, so the exact k-th best is at least t - e, and every pair that decides the answer has an exact
 score of at least t - e, hence a float32 score of at least t - 2 e. Within its group the deciding pair likewise lies
-at most 2 e under the group's float32 best. All pairs above both are scored again in float64; no other can be in the
-answer. The two float32 passes may round differently: each is within e of the exact score, which is all that is used.
+at most 2 e under the group's float32 best. So a row whose own best lies under either decides nothing; decide.decide has
+the last word on the others, by the same argument in float64 and then by exact_score itself.
+
+Memory is bounded whatever ties: a float64 number or two for each row, and blocks of a fixed size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from matchcut.kernels.score import check_vectors, exact_score, largest_norm, rounding, score
+from matchcut.kernels.decide import Leaders, decide, first_of_each, floors
+from matchcut.kernels.score import check_vectors, largest_norm, rounding, score
 
 _ROWS = 16_384  # rows scored at a time, if the queries are few
 _SCORES = 4_194_304  # scores held at a time
-_WIDE = 524_288  # products held at a time in float64
 _GATHER = 0.25  # under this share of eligible rows, they are copied out before they are scored
 
 Ints = NDArray[np.int64]
@@ -35,7 +37,7 @@ class Ranked:
 
     scores: (m,) float64, exact_score of the deciding pair.
     groups, rows, queries: (m,) int64, the group and the pair that decided.
-    scanned: rows that were scored in float32. rescored: pairs that were scored in float64.
+    scanned: rows that were scored in float32. rescored: pairs that were scored by exact_score.
     """
 
     scores: NDArray[np.float64]
@@ -63,6 +65,7 @@ def search(
     minimum: float | None = None,
     radius: float | None = None,
     block: int = _ROWS,
+    check: Callable[[], None] | None = None,
 ) -> Ranked:
     """The k groups whose best pair (query, row) has the largest inner product, each once, by that pair.
 
@@ -77,28 +80,40 @@ def search(
         minimum: leaves out groups that score less.
         radius: at least the largest L2 norm of a row, if it is known, which saves a pass; None: it is computed.
         block: rows scored at a time, at most; bounds the memory, changes no answer.
+        check: called every few milliseconds of work; raises where nobody waits for the answer any more.
 
     Raises:
         ValueError: a shape or type, no query, k below 1, NaN or infinity.
+        Exception: what `check` raised.
     """
     _check(queries, rows, groups, eligible, k=k, minimum=minimum)
+    check = check or _nobody_asks
+    first, _ = first_of_each(queries)  # of equal queries the first decides
+    queries = queries if len(first) == len(queries) else queries[first]
     block = max(1, min(block, _SCORES // len(queries)))
     reach = largest_norm(queries)
     if not np.isfinite(reach):
         raise ValueError("the queries hold NaN or infinity")
     if radius is None or not rounding(rows.shape[1], reach * radius) < np.inf:
-        radius = _radius(rows, eligible, block)
+        radius = _radius(rows, eligible, block, check)
     slack = rounding(rows.shape[1], reach * radius) * (2 + 2.0**-20)  # the rest covers the rounding of the floor
-    best, scanned = _scan(queries, rows, eligible, block=block, bounded=slack < np.inf)
-    floor = _floor(best, groups, k) - slack
+    best, scanned = _scan(queries, rows, eligible, block=block, bounded=slack < np.inf, check=check)
+    floor = floors(best, groups, k) - slack
     if minimum is not None:
         np.maximum(floor, minimum - slack, out=floor)
     candidates = np.flatnonzero((best >= floor) & (best > -np.inf))
-    row, query = _pairs(queries, rows, candidates, floor, block)
-    exact = _rescore(queries, rows, query, row)
-    chosen = _order(exact, groups[row], row, query, minimum)[:k]
-    row, query = row[chosen], query[chosen]
-    return Ranked(exact[chosen], groups[row], row, query, scanned=scanned, rescored=len(exact))
+    leaders = Leaders(k, minimum)
+    rescored = decide(
+        queries,
+        rows,
+        groups=groups,
+        candidates=candidates,
+        radius=reach * radius,
+        leaders=leaders,
+        check=check,
+    )
+    scores, leading, row, query = leaders.settle()
+    return Ranked(scores, leading, row, first[query], scanned=scanned, rescored=rescored)
 
 
 def _blocks(eligible: Flags | None, count: int, block: int) -> Iterator[tuple[slice, Ints | None]]:
@@ -112,9 +127,10 @@ def _blocks(eligible: Flags | None, count: int, block: int) -> Iterator[tuple[sl
             yield part, inside
 
 
-def _radius(rows: NDArray[np.float32], eligible: Flags | None, block: int) -> float:
+def _radius(rows: NDArray[np.float32], eligible: Flags | None, block: int, check: Callable[[], None]) -> float:
     longest = 0.0
     for part, inside in _blocks(eligible, len(rows), block):
+        check()
         longest = max(longest, largest_norm(rows[part] if inside is None else rows[part][inside]))
         if not np.isfinite(longest):
             raise _not_finite(part)
@@ -122,7 +138,13 @@ def _radius(rows: NDArray[np.float32], eligible: Flags | None, block: int) -> fl
 
 
 def _scan(
-    queries: NDArray[np.float32], rows: NDArray[np.float32], eligible: Flags | None, *, block: int, bounded: bool
+    queries: NDArray[np.float32],
+    rows: NDArray[np.float32],
+    eligible: Flags | None,
+    *,
+    block: int,
+    bounded: bool,
+    check: Callable[[], None],
 ) -> tuple[NDArray[np.float64], int]:
     """Each row's float32 best as float64, -inf where it is not eligible, and how many rows were scored.
 
@@ -134,6 +156,7 @@ def _scan(
         return best, 0
     scanned = 0
     for part, inside in _blocks(eligible, len(rows), block):
+        check()
         sparse = inside is not None and len(inside) < _GATHER * (part.stop - part.start)
         piece = rows[part][inside] if sparse else rows[part]
         scores = score(queries, piece).max(axis=0)
@@ -146,52 +169,8 @@ def _scan(
     return best, scanned
 
 
-def _floor(best: NDArray[np.float64], groups: Ints, k: int) -> NDArray[np.float64]:
-    """For each row the best of its group or the k-th best of all groups, whichever is more."""
-    order = None if (groups[1:] >= groups[:-1]).all() else np.argsort(groups, kind="stable")
-    sorted_groups, sorted_best = (groups, best) if order is None else (groups[order], best[order])
-    starts = np.flatnonzero(np.diff(sorted_groups, prepend=sorted_groups[:1] - 1))
-    of_group = np.maximum.reduceat(sorted_best, starts) if len(starts) else best
-    at = len(of_group) - k
-    kth = np.partition(of_group, at)[at] if at > 0 else -np.inf
-    floor = np.repeat(np.maximum(of_group, kth), np.diff(starts, append=len(groups)))
-    if order is None:
-        return floor
-    unsorted = np.empty_like(floor)
-    unsorted[order] = floor
-    return unsorted
-
-
-def _pairs(
-    queries: NDArray[np.float32], rows: NDArray[np.float32], candidates: Ints, floor: NDArray[np.float64], block: int
-) -> tuple[Ints, Ints]:
-    """The (row, query) pairs of the candidate rows that reach their row's floor in float32."""
-    found_rows, found_queries = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for start in range(0, len(candidates), block):
-        some = candidates[start : start + block]
-        below = score(queries, rows[some]) < floor[some]  # a NaN of an overflow is not below
-        query, at = np.nonzero(~below)
-        found_rows.append(some[at])
-        found_queries.append(query)
-    return np.concatenate(found_rows), np.concatenate(found_queries)
-
-
-def _rescore(queries: NDArray[np.float32], rows: NDArray[np.float32], query: Ints, row: Ints) -> NDArray[np.float64]:
-    block = max(1, _WIDE // rows.shape[1])
-    exact = np.empty(len(row))
-    for start in range(0, len(row), block):
-        part = slice(start, start + block)
-        exact[part] = exact_score(queries[query[part]], rows[row[part]])
-    return exact
-
-
-def _order(exact: NDArray[np.float64], group: Ints, row: Ints, query: Ints, minimum: float | None) -> Ints:
-    """Which pairs decide their groups, best first."""
-    order = np.lexsort((query, row, -exact))
-    if minimum is not None:
-        order = order[exact[order] >= minimum]
-    _, first = np.unique(group[order], return_index=True)
-    return order[np.sort(first)]
+def _nobody_asks() -> None:
+    """No check."""
 
 
 def _not_finite(part: slice) -> ValueError:

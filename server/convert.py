@@ -14,12 +14,13 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
-from matchcut.server.errors import MediaLimitExceeded
+from matchcut.server.errors import MediaLimitExceeded, UnreadableMedia
 from matchcut.server.records import InputSize, MediaLimits, Pixels
 
-__all__ = ["LOOK", "Converter", "FramePicture", "Geometry", "check_pixels"]
+__all__ = ["LARGEST_SIDE", "LOOK", "Converter", "FramePicture", "Geometry", "check_pixels"]
 
 LOOK = 48
+LARGEST_SIDE = 16_384  # swscale's tables for much longer ones overflow
 LONGEST = 16  # most that a side may exceed the other; beyond, "crop" would scale to absurd sizes
 
 
@@ -63,7 +64,12 @@ def middle(rgb: Pixels, size: InputSize) -> Pixels:
 
 
 def check_pixels(width: int, height: int, limits: MediaLimits) -> None:
-    """Raises MediaLimitExceeded for pictures of more pixels than are taken."""
+    """Raises MediaLimitExceeded for pictures of more pixels than are taken, or with a side of more than 16384."""
+    if max(width, height) > LARGEST_SIDE:
+        raise MediaLimitExceeded(
+            f"the pictures are {width}x{height}; a side may have at most {LARGEST_SIDE} pixels, so scale them down",
+            reason="PICTURE_TOO_LARGE",
+        )
     if width * height > limits.pixels:
         raise MediaLimitExceeded(
             f"the pictures are {width}x{height}, more than the {limits.pixels} pixels that are taken; scale them down",
@@ -77,8 +83,28 @@ def plane(frame: av.VideoFrame, index: int, width: int) -> Pixels:
     return np.frombuffer(memoryview(source), np.uint8).reshape(-1, source.line_size)[:, :width]
 
 
+def scaled(
+    scaler: VideoReformatter,
+    frame: av.VideoFrame,
+    size: tuple[int, int],
+    pixel_format: str,
+    how: Interpolation = Interpolation.AREA,
+    matrix: Colorspace | None = None,
+) -> av.VideoFrame:
+    """The frame in another (width, height) and pixel format. Raises UnreadableMedia where that cannot be made of it."""
+    try:
+        return scaler.reformat(frame, *size, pixel_format, dst_colorspace=matrix, interpolation=how, threads=1)
+    except av.FFmpegError as error:
+        raise UnreadableMedia(
+            f"a picture of {frame.width}x{frame.height} in {frame.format.name} cannot be scaled; send it in a common "
+            "size and pixel format"
+        ) from error
+
+
 class Converter:
     """Scales frames to one encoder's size; for one thread. Keeps swscale's tables from frame to frame.
+
+    Both rgb() and look() raise UnreadableMedia for a frame that cannot be scaled.
 
     Args:
         size: the picture that the encoder wants.
@@ -95,19 +121,17 @@ class Converter:
             width, height = height, width
         small = frame
         if frame.format.name.startswith(("yuv", "nv")):
-            small = self._shrink.reformat(frame, width, height, "yuv420p", interpolation=Interpolation.AREA, threads=1)
+            small = scaled(self._shrink, frame, (width, height), "yuv420p")
         # POINT where nothing is left to scale; AREA for RGB and grey frames, which come here in their own size.
         how = Interpolation.POINT if (small.width, small.height) == (width, height) else Interpolation.AREA
-        painted = self._paint.reformat(small, width, height, "rgb24", interpolation=how, threads=1)
+        painted = scaled(self._paint, small, (width, height), "rgb24", how)
         pixels = plane(painted, 0, width * 3).reshape(height, width, 3)
         return middle(np.rot90(pixels, geometry.quarters), self.size)
 
     def look(self, frame: av.VideoFrame) -> Pixels:
         """(48, 48, 3) uint8 YCbCr: area means, of the picture as it is stored (not rotated)."""
         matrix = Colorspace.ITU601 if frame.format.is_rgb else None
-        small = self._glance.reformat(
-            frame, LOOK, LOOK, "yuv444p", dst_colorspace=matrix, interpolation=Interpolation.AREA, threads=1
-        )
+        small = scaled(self._glance, frame, (LOOK, LOOK), "yuv444p", matrix=matrix)
         return np.stack([plane(small, index, LOOK) for index in range(3)], axis=-1)
 
 

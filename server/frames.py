@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
 
 from matchcut.server import decode, images
 from matchcut.server.clock import Clock
@@ -19,35 +21,73 @@ from matchcut.server.records import (
     Picture,
     Pixels,
     ShotMode,
+    TimeRange,
 )
 from matchcut.server.shots import watch
 
 
 def frames_and_cuts(
-    media: Media, size: InputSize, report: MediaReport, clock: Clock
+    media: Media,
+    size: InputSize,
+    report: MediaReport,
+    clock: Clock,
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> Generator[Frame | Cut, None, None]:
     """Decodes the media, finds its cuts and converts the frames that are wanted, in the order of time.
 
-    Given segments take the place of shot detection. Reaching a limit of the caller's own ends it with a warning.
+    Given segments take the place of shot detection, and each has a frame if the media has one there. Reaching a limit
+    of the caller's own ends it with a warning.
+
+    Args:
+        check: called again and again while there is work; what it raises ends the work.
 
     Raises:
         MatchcutError: the media is unreadable or exceeds the server's limits.
     """
-    pictures = timed(clock.over("decode", pictures_of(media, size, report)), clock)
-    mode = ShotMode.OFF if media.segments else media.sampling.shots
-    events = clock.over("segment", watch(pictures, mode))
-    return until(media.wanted, events, report) if media.wanted else events
+    wanted = lower(media.wanted, media.limits)
+    mode = media.sampling.shots
+    if media.segments:
+        mode = ShotMode.OFF
+        starts_us = tuple(segment.start_us for segment in media.segments)
+        media = replace(media, sampling=replace(media.sampling, shots=mode, instants_us=starts_us))
+    decoded = pictures_of(replace(media, wanted=wanted), size, report, check)
+    events = clock.over("segment", watch(timed(clock.over("decode", decoded), clock), mode))
+    if wanted and wanted.frames:
+        events = until(wanted.frames, events, report)
+    return accounted(media.segments, events, report) if media.segments else events
 
 
-def pictures_of(media: Media, size: InputSize, report: MediaReport) -> Iterator[Picture]:
+def lower(wanted: MediaLimits | None, limits: MediaLimits) -> MediaLimits | None:
+    """The caller's own limits of frames and time, 0 where they are not lower than the server's."""
+    if wanted is None:
+        return None
+    frames, duration_us = wanted.frames, wanted.duration_us
+    return replace(
+        wanted,
+        frames=frames if frames <= limits.frames else 0,
+        duration_us=duration_us if duration_us <= limits.duration_us else 0,
+    )
+
+
+def pictures_of(media: Media, size: InputSize, report: MediaReport, check: Callable[[], None]) -> Iterator[Picture]:
     """The media's pictures, decoded as they arrive."""
-    form, sampling, limits = media.form, media.sampling, media.limits
+    form, sampling, limits, wanted = media.form, media.sampling, media.limits, media.wanted
     if isinstance(form, Container):
         return decode.pictures(
-            form.source, size=size, sampling=sampling, limits=limits, report=report, format=form.format
+            form.source,
+            size=size,
+            sampling=sampling,
+            limits=limits,
+            wanted=wanted,
+            report=report,
+            format=form.format,
+            check=check,
         )
     if isinstance(form, EncodedPictures):
-        return images.from_pictures(form.stream, size=size, sampling=sampling, limits=limits, report=report)
+        return images.from_pictures(
+            form.stream, size=size, sampling=sampling, limits=limits, wanted=wanted, report=report
+        )
     return images.from_frames(
         form.stream,
         width=form.width,
@@ -56,6 +96,7 @@ def pictures_of(media: Media, size: InputSize, report: MediaReport) -> Iterator[
         size=size,
         sampling=sampling,
         limits=limits,
+        wanted=wanted,
         report=report,
     )
 
@@ -90,21 +131,37 @@ def timed(pictures: Generator[Picture, None, None], clock: Clock) -> Iterator[Pi
 
 
 def until(
-    wanted: MediaLimits, events: Generator[Frame | Cut, None, None], report: MediaReport
+    most: int, events: Generator[Frame | Cut, None, None], report: MediaReport
 ) -> Generator[Frame | Cut, None, None]:
-    """The events up to the caller's own limits of frames and time (0: none)."""
+    """The events before the frame that would be one more than the caller wants."""
     frames = 0
     with closing(events):
         for event in events:
-            if wanted.duration_us and event.time_us >= wanted.duration_us:
-                reached = "time"
-            elif wanted.frames and frames == wanted.frames and isinstance(event, Frame):
-                reached = "frames"
-            else:
-                frames += isinstance(event, Frame)
-                yield event
-                continue
-            report.truncated = True
-            report.duration_us = min(report.duration_us, event.time_us) or event.time_us
-            report.warn("LIMIT_REACHED", f"the caller's limit of {reached} ended the reading")
-            return
+            if isinstance(event, Frame):
+                if frames == most:
+                    report.duration_us = min(report.duration_us, event.time_us) or event.time_us
+                    report.limit("frames")
+                    return
+                frames += 1
+            yield event
+
+
+def accounted(
+    segments: tuple[TimeRange, ...], events: Generator[Frame | Cut, None, None], report: MediaReport
+) -> Generator[Frame | Cut, None, None]:
+    """The same events; warns of given segments in which no frame came."""
+    starts_us = [segment.start_us for segment in segments]
+    filled: set[int] = set()
+    with closing(events):
+        for event in events:
+            at = bisect_right(starts_us, event.time_us) - 1
+            if at >= 0 and event.time_us < segments[at].end_us:
+                filled.add(at)
+            yield event
+    empty = [segment for at, segment in enumerate(segments) if at not in filled]
+    if empty:
+        report.warn(
+            "SEGMENT_WITHOUT_FRAME",
+            f"in {len(empty)} of the given segments lies no frame, first in {empty[0].start_us / 1e6:g} to "
+            f"{empty[0].end_us / 1e6:g} s; they were left out",
+        )

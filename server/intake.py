@@ -51,8 +51,7 @@ class Intake:
             data = self._source.read(n)
         if self._wanted and left <= 0 and data:
             self.whole = False
-            self._report.warn("LIMIT_REACHED", "the caller's limit of bytes ended the reading")
-            self._report.truncated = True
+            self._report.limit("bytes")
             return b""
         self._count(data)
         return data

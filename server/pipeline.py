@@ -105,7 +105,7 @@ class Pipeline:
         if isinstance(query, ItemsQuery) and not query.include_themselves:
             options = replace(options, exclude=options.exclude | frozenset(query.item_ids))
         for revision, question in enumerate(questions, start=1):
-            matches = self._rank(question, view, options, job.clock)
+            matches = self._rank(question, view, options, job)
             yield Ranking(matches, revision, question.final, encoder, job.clock.times(), question.report)
 
     def segments(
@@ -120,7 +120,7 @@ class Pipeline:
         Raises:
             MatchcutError: the media is unreadable or exceeds a limit, the engine failed, the caller is gone.
         """
-        events = frames_and_cuts(media, self._size, report, job.clock)
+        events = frames_and_cuts(media, self._size, report, job.clock, check=job.caller.check)
         embeddings = self._encode(events, idle=job.idle, clock=job.clock, report=report)
         segmenter = Segmenter(bounds, media.segments)
         frames = 0
@@ -199,8 +199,9 @@ class Pipeline:
             clock.note("pool", variant=self._device.variant, segments=len(parts))
         return tuple(Segment(part.range, vector) for part, vector in zip(parts, pooled, strict=True))
 
-    def _rank(self, question: Question, view: View, options: RankOptions, clock: Clock) -> tuple[Match, ...]:
+    def _rank(self, question: Question, view: View, options: RankOptions, job: Job) -> tuple[Match, ...]:
         """The best items of the view, each by its best segment against the best of the question's."""
+        clock, check = job.clock, job.caller.check
         with clock("rank"):
             found = self._device.search(
                 np.stack([segment.vector for segment in question.segments]),
@@ -210,6 +211,7 @@ class Pipeline:
                 k=options.limit,
                 minimum=options.minimum_score,
                 radius=view.radius,
+                check=check,
             )
             clock.note("rank", variant=self._device.variant, rows=found.scanned, rescored=found.rescored)
             return tuple(

@@ -32,7 +32,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Amend:
-    """Other words about an item whose segments stay."""
+    """Another item record over segments that stay."""
 
     tenant: str
     item: Item
@@ -72,10 +72,7 @@ def decide(wish: Change, present: Known | None) -> Decision:
         case Amend(item=item):
             if present is None:
                 raise NotFound(f"there is no item {item.item_id!r}; ingest it first", field="item.item_id")
-            item = replace(item, duration_us=present.item.duration_us)
-            if item == present.item:
-                return Decision(Outcome.UNCHANGED, None)
-            return Decision(Outcome.UPDATED, replace(wish, item=item))
+            return _amend(replace(wish, item=replace(item, duration_us=present.item.duration_us)), present)
         case Remove():
             return Decision(Outcome.UNCHANGED, None) if present is None else Decision(Outcome.REPLACED, wish)
 
@@ -101,5 +98,9 @@ def _put(wish: Put, present: Known | None) -> Decision:
     if present is None:
         return Decision(Outcome.CREATED, wish)
     if present.content == wish.known.content and same_encoder(present.encoder, wish.known.encoder):
-        return decide(Amend(wish.tenant, wish.known.item), present)
+        return _amend(Amend(wish.tenant, wish.known.item), present)
     return Decision(Outcome.REPLACED, wish)
+
+
+def _amend(wish: Amend, present: Known) -> Decision:
+    return Decision(Outcome.UNCHANGED, None) if wish.item == present.item else Decision(Outcome.UPDATED, wish)

@@ -74,7 +74,7 @@ class Catalog(Protocol):
     def put(
         self, tenant: str, item: Item, segments: Sequence[Segment], encoder: EncoderIdentity, content: bytes
     ) -> Outcome:
-        """Puts an item in, or in the place of what was there; what has the same content is treated as an update.
+        """Puts an item in, or in the place of what was there; where the content is the same, only the item's record.
 
         Args:
             segments: at least one; vectors (encoder.dimensions,) float32, finite.
@@ -83,7 +83,7 @@ class Catalog(Protocol):
         Raises:
             InvalidInput: no segment, or a vector that is not finite.
             EncoderMismatch: a vector's length is not the encoder's.
-            StoreFailed: the disk failed, or is full (reason STORE_FULL).
+            StoreFailed: the disk failed, is full (reason STORE_FULL), or the file is gone from it (STORE_GONE).
         """
         ...
 
@@ -113,7 +113,7 @@ class Catalog(Protocol):
         ...
 
     def remove(self, tenant: str, item_id: str) -> bool:
-        """Takes an item out; False where there was none.
+        """Takes an item out, from a full disk too; False where there was none.
 
         Raises:
             StoreFailed: as in put.

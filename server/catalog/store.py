@@ -1,8 +1,15 @@
-"""The record of the catalogue: an SQLite file, in which a committed change survives a power failure."""
+"""The record of the catalogue: an SQLite file, in which a committed change survives a power failure.
+
+A full disk. SQLite first appends a change to a log (WAL), later copies that into the file and starts the log over; even
+a removal has to be logged. So nothing is put in unless there is room for it in both, which leaves a log that can always
+be copied and used again. Where others have filled the disk, the space that Room put by lets a removal through. The
+file never shrinks: what is put in next takes the place of what was removed.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,50 +18,16 @@ from zlib import crc32
 
 import numpy as np
 
+from matchcut.server.catalog import failures, schema
 from matchcut.server.catalog.changes import Amend, Change, Put, Remove
 from matchcut.server.catalog.contract import Known
+from matchcut.server.catalog.room import Room
 from matchcut.server.errors import StoreFailed
 from matchcut.server.records import EncoderIdentity, Item
 
-APPLICATION = 0x4D434154  # "MCAT", in the header of the file
-VERSION = 1
+_EACH = 32_768  # bytes, at most, that a change takes on disk beside its words and vectors
 
-# `seq` is the order of ingest. Numbers in blobs are little-endian; ranges are pairs of int64, vectors rows of float32.
-_SCHEMA = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE encoders (
-    encoder INTEGER PRIMARY KEY,
-    name TEXT NOT NULL, version TEXT NOT NULL, digest TEXT NOT NULL, dimensions INTEGER NOT NULL,
-    UNIQUE (digest, dimensions, name, version)
-);
-CREATE TABLE items (
-    seq INTEGER PRIMARY KEY,
-    tenant TEXT NOT NULL, item_id TEXT NOT NULL,
-    title TEXT NOT NULL, uri TEXT NOT NULL, tags TEXT NOT NULL, attributes TEXT NOT NULL, duration_us INTEGER NOT NULL,
-    encoder INTEGER NOT NULL REFERENCES encoders, content BLOB NOT NULL,
-    segments INTEGER NOT NULL, checksum INTEGER NOT NULL, ranges BLOB NOT NULL, vectors BLOB NOT NULL,
-    UNIQUE (tenant, item_id)
-);
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {VERSION};
-COMMIT;
-"""
-_PUT = """
-INSERT OR REPLACE INTO items (tenant, item_id, title, uri, tags, attributes, duration_us, content, segments, checksum,
-    ranges, vectors, encoder)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?,
-    (SELECT encoder FROM encoders WHERE name = ? AND version = ? AND digest = ? AND dimensions = ?))
-"""
-_AMEND = """
-UPDATE items SET title = ?, uri = ?, tags = ?, attributes = ?, duration_us = ? WHERE tenant = ? AND item_id = ?
-"""
-_LOAD = """
-SELECT tenant, item_id, title, uri, tags, attributes, duration_us, content, segments, checksum, ranges, vectors, encoder
-FROM items ORDER BY seq
-"""
-_SIZES = """
-SELECT tenant, digest, dimensions, sum(segments), count(*) FROM items JOIN encoders USING (encoder) GROUP BY 1, 2, 3
-"""
+_log = logging.getLogger("matchcut.catalog")
 
 
 class Store:
@@ -62,7 +35,7 @@ class Store:
 
     Args:
         path: of the file; made where it is missing.
-        limit_bytes: the file is never let grow beyond this; 0: as far as the disk goes.
+        limit_bytes: the file is never let grow beyond this, log and reserve aside; 0: as far as the disk goes.
 
     Raises:
         StoreFailed: it is not a catalogue (reason STORE_FOREIGN), of a newer matchcut (STORE_VERSION), damaged
@@ -70,26 +43,29 @@ class Store:
     """
 
     def __init__(self, path: Path, *, limit_bytes: int = 0) -> None:
-        self._path = path
+        self._path = path.absolute()
+        self._log_path = self._path.with_name(f"{path.name}-wal")
+        self._room = Room(self._path.with_name("reserve"))
         try:
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=16)
+            try:
+                self._db = self._open(limit_bytes)
+            except sqlite3.Error as error:
+                if not (failures.no_room(error) and self._room.release()):
+                    raise
+                self._db = self._open(limit_bytes)
+            self._inode = self._stat()
         except sqlite3.Error as error:
-            raise self._failed(error) from error
-        try:
-            self._prepare(limit_bytes)
-        except sqlite3.Error as error:
-            self._db.close()
-            raise self._failed(error) from error
-        except StoreFailed:
-            self._db.close()
-            raise
+            raise failures.at_start(self._path, error) from error
+        self._room.keep()
 
     def sizes(self) -> list[tuple[str, tuple[str, int], int, int]]:
         """(tenant, (digest, dimensions), segments, items) of what `items` will give, so that room can be made."""
         try:
-            return [(tenant, (digest, dims), *counts) for tenant, digest, dims, *counts in self._db.execute(_SIZES)]
+            return [
+                (tenant, (digest, dims), *counts) for tenant, digest, dims, *counts in self._db.execute(schema.SIZES)
+            ]
         except sqlite3.Error as error:
-            raise self._failed(error) from error
+            raise failures.at_start(self._path, error) from error
 
     def items(self) -> Iterator[Put]:
         """All items in the order of ingest.
@@ -104,55 +80,127 @@ class Store:
                     "SELECT encoder, name, version, digest, dimensions FROM encoders"
                 )
             }
-            for row in self._db.execute(_LOAD):
+            for row in self._db.execute(schema.LOAD):
                 yield _read(row, encoders)
         except sqlite3.Error as error:
-            raise self._failed(error) from error
+            raise failures.at_start(self._path, error) from error
 
     def apply(self, changes: Sequence[Change]) -> None:
-        """Makes all of the changes, durably, or none.
+        """Makes all of the changes, durably, or none; removals alone also on a full disk.
 
         Raises:
-            StoreFailed: none was made; the disk failed, or is full (reason STORE_FULL).
+            StoreFailed: none was made; the disk failed, is full (reason STORE_FULL), or the file is gone from it
+                (STORE_GONE).
         """
+        if self._stat() != self._inode:
+            raise failures.gone(self._path)
+        removals = all(isinstance(change, Remove) for change in changes)
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            for change in changes:
-                self._write(change)
-            self._db.execute("COMMIT")
+            if not removals and not self._fits(sum(map(_size, changes))):
+                raise failures.full(self._path, removals=False)
+            try:
+                self._commit(changes)
+            except sqlite3.Error as error:
+                if not (removals and failures.no_room(error)):
+                    raise
+                self._commit_to_full_disk(changes)
         except sqlite3.Error as error:
-            raise self._failed(error) from error
-        finally:
-            if self._db.in_transaction:
-                with suppress(sqlite3.Error):  # then the next change fails too, and says why
-                    self._db.execute("ROLLBACK")
+            raise failures.in_service(self._path, error, removals=removals) from error
+        self._room.keep()
 
     def close(self) -> None:
         """Closes the file."""
         self._db.close()
 
-    def _prepare(self, limit_bytes: int) -> None:
+    def _open(self, limit_bytes: int) -> sqlite3.Connection:
+        emptied = self._path.is_file() and not self._path.stat().st_size
+        db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=16)
+        try:
+            self._prepare(db, limit_bytes, emptied)
+        except (sqlite3.Error, StoreFailed):
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, db: sqlite3.Connection, limit_bytes: int, emptied: bool) -> None:
         application, version, tables = (
-            self._db.execute(question).fetchone()[0]
+            db.execute(question).fetchone()[0]
             for question in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
         )
-        if application != APPLICATION and (application or version or tables):
+        if application != schema.APPLICATION and (application or version or tables):
             raise StoreFailed(
                 f"{str(self._path)!r} is not a catalogue of matchcut; choose another folder", reason="STORE_FOREIGN"
             )
-        if version > VERSION:
+        if version > schema.VERSION:
             raise StoreFailed(
-                f"{str(self._path)!r} was written by a newer matchcut (schema {version}, this one knows {VERSION}); "
-                "run the newer one, or choose another folder",
+                f"{str(self._path)!r} was written by a newer matchcut (schema {version}, this one knows "
+                f"{schema.VERSION}); run the newer one, or choose another folder",
                 reason="STORE_VERSION",
             )
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
+        if emptied and not version:
+            _log.warning(
+                "%r is empty (0 bytes), a new catalogue begins in it; if it held items, restore it from a copy",
+                str(self._path),
+            )
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
         if not version:
-            self._db.executescript(_SCHEMA)
+            db.executescript(schema.SCHEMA)
         if limit_bytes:
-            page = self._db.execute("PRAGMA page_size").fetchone()[0]
-            self._db.execute(f"PRAGMA max_page_count = {max(1, limit_bytes // page)}")
+            page = db.execute("PRAGMA page_size").fetchone()[0]
+            db.execute(f"PRAGMA max_page_count = {max(1, limit_bytes // page)}")
+
+    def _stat(self) -> tuple[int, int] | None:
+        """What tells the file from any other; None where there is none."""
+        with suppress(OSError):
+            found = self._path.stat()
+            return found.st_dev, found.st_ino
+        return None
+
+    def _fits(self, size: int) -> bool:
+        """Whether the disk has room for so many bytes in the log and in the file, and for what is in the log now."""
+        logged = self._logged()
+        if self._room.free >= 2 * size + logged:
+            return True
+        reusable = logged if self._checkpoint() else 0
+        page, pages = (self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "freelist_count"))
+        unused: int = page * pages
+        more = max(0, size - reusable) + max(0, size - unused)  # in the log, in the file
+        return self._room.free >= more + logged - reusable
+
+    def _logged(self) -> int:
+        with suppress(OSError):
+            return self._log_path.stat().st_size
+        return 0
+
+    def _checkpoint(self) -> bool:
+        """Copies the log into the file; whether the log can be used from its start again."""
+        with suppress(sqlite3.Error):  # what cannot be copied now stays in the log, as safe there
+            busy, logged, copied = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            return bool(not busy and logged == copied)
+        return False
+
+    def _commit(self, changes: Sequence[Change]) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            for change in changes:
+                self._write(change)
+            self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:
+                with suppress(sqlite3.Error):  # then the next change fails too, and says why
+                    self._db.execute("ROLLBACK")
+
+    def _commit_to_full_disk(self, removals: Sequence[Change]) -> None:
+        self._room.release()
+        self._checkpoint()
+        erases = self._db.execute("PRAGMA secure_delete").fetchone()[0]
+        self._db.execute("PRAGMA secure_delete = FAST").fetchone()  # zeros in the place of an item would be logged too
+        try:
+            self._commit(removals)
+        finally:
+            self._db.execute(f"PRAGMA secure_delete = {erases}").fetchone()
+        self._checkpoint()
 
     def _write(self, change: Change) -> None:
         match change:
@@ -165,25 +213,27 @@ class Store:
                 ranges, vectors = change.ranges.astype("<i8").tobytes(), change.vectors.astype("<f4").tobytes()
                 size = len(change.vectors), _checksum(ranges, vectors)
                 row = tenant, known.item.item_id, *_words(known.item), known.content, *size, ranges, vectors, *identity
-                self._db.execute(_PUT, row)
+                self._db.execute(schema.PUT, row)
             case Amend(tenant=tenant, item=item):
-                self._db.execute(_AMEND, (*_words(item), tenant, item.item_id))
+                self._db.execute(schema.AMEND, (*_words(item), tenant, item.item_id))
             case Remove(tenant=tenant, item_id=item_id):
                 self._db.execute("DELETE FROM items WHERE tenant = ? AND item_id = ?", (tenant, item_id))
 
-    def _failed(self, error: sqlite3.Error) -> StoreFailed:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
-            return StoreFailed(
-                f"there is no room left for {str(self._path)!r}; remove items, or give it more space",
-                reason="STORE_FULL",
-            )
-        if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            return StoreFailed(
-                f"{str(self._path)!r} is damaged or no catalogue ({error}); restore it from a copy, or ingest again",
-                reason="STORE_CORRUPT",
-            )
-        return StoreFailed(f"{str(self._path)!r} could not be read or written ({error}); see to the disk and try again")
+
+def _size(change: Change) -> int:
+    """Bytes, at most, that a change takes on disk: in the log, and once more in the file."""
+    match change:
+        case Put(known=known, ranges=ranges, vectors=vectors):
+            size = ranges.nbytes + vectors.nbytes + _length(known.item)
+        case Amend(item=item):
+            size = _length(item)
+        case Remove():
+            size = 0
+    return _EACH + size + size // 64
+
+
+def _length(item: Item) -> int:
+    return 4 * sum(len(str(word)) for word in _words(item))  # UTF-8
 
 
 def _words(item: Item) -> tuple[str, str, str, str, int]:

@@ -69,7 +69,8 @@ class Exact:
 class Tolerant:
     """Each wanted time is served by the nearest keyframe within the tolerance, else by the first picture after it.
 
-    A keyframe may serve several wanted times; it is due once all the same.
+    A keyframe may serve several wanted times; it is due once all the same. Wanted times that are strict know no
+    tolerance.
     """
 
     def __init__(self, instants: Instants, tolerance_us: int, report: MediaReport) -> None:
@@ -95,15 +96,16 @@ class Tolerant:
         while True:
             self._pass_by()
             wanted_us = self._instants.wanted_us
+            tolerance_us = 0 if self._instants.strict else self._tolerance_us
             after = next((picture for picture in self._waiting if picture.key), None)
-            if after is None and seen_us is not None and seen_us <= wanted_us + self._tolerance_us:
+            if after is None and seen_us is not None and seen_us < wanted_us + tolerance_us:
                 return found
             if not self._waiting:
                 return found
             near = [
                 (abs(key.time_us - wanted_us), key)
                 for key in (self._before, after)
-                if key is not None and abs(key.time_us - wanted_us) <= self._tolerance_us
+                if key is not None and abs(key.time_us - wanted_us) <= tolerance_us
             ]
             if near:
                 error_us, chosen = min(near, key=lambda entry: entry[0])

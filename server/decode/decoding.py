@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import av
@@ -35,6 +35,7 @@ class Decoding:
         converter: for the pictures.
         sampling: which pictures are due; with exact shots every picture is decoded and yielded.
         notes: keeps the limits and the report.
+        check: called for each packet, and again before it is decoded; what it raises comes through.
     """
 
     def __init__(
@@ -46,15 +47,17 @@ class Decoding:
         converter: Converter,
         sampling: Sampling,
         notes: Notes,
+        check: Callable[[], None],
     ) -> None:
+        self._check = check
         self._container, self._stream, self._reader = container, stream, reader
         self._converter, self._notes = converter, notes
         self._timeline = Timeline(stream.time_base, stream.average_rate)
-        self._instants = Instants(sampling.rate_fps, self._timeline.slack_us)
+        self._instants = Instants(sampling.rate_fps, self._timeline.slack_us, sampling.instants_us)
         self._every = sampling.shots is ShotMode.EXACT
         self._planner: Planner | None = None
         self._geometry: Geometry | None = None
-        self._damaged = self._cut_off = False
+        self._damaged = self._untold = self._cut_off = False
         context = stream.codec_context
         traits = None if self._every else codecs.traits(context.codec.canonical_name, context.extradata)
         if traits is not None:
@@ -72,12 +75,17 @@ class Decoding:
             if self._geometry is None:
                 self._geometry = self._notes.describe(frame, self._stream.sample_aspect_ratio)
             time_us, due = self._place(frame)
+            if self._notes.late(time_us) or (due and self._notes.enough(time_us)):
+                return
             self._notes.seen(frame)
             if due:
                 self._notes.used()
             if due or self._every:
                 yield FramePicture(time_us, due, frame, self._geometry, self._converter)
-        self._notes.finish(self._reader, self._stream, cut_off=self._cut_off)
+        if not self._notes.ended:
+            self._notes.finish(self._reader, self._stream, cut_off=self._cut_off)
+        if not self._notes.report.limited:
+            self._tell_damage()
         if self._geometry is None:
             raise UnreadableMedia(
                 "not one picture of the video could be decoded; send the whole file, undamaged, with pictures of at "
@@ -113,6 +121,8 @@ class Decoding:
                 # What was chosen may now lack what it refers to: from here on, what comes out decides.
                 yield from self._run(planner.give_up())
             self._notes.reached(planner.end_us)
+            if self._notes.late(planner.settled_us):
+                break
         if planner is not None:
             yield from self._run(planner.end())
             self._notes.reached(planner.end_us)
@@ -128,6 +138,7 @@ class Decoding:
             try:
                 for packet in self._container.demux(self._stream):
                     self._reader.check()
+                    self._check()
                     if packet.size:
                         self._cut_off = packet.is_corrupt
                         yield packet
@@ -139,6 +150,7 @@ class Decoding:
 
     def _decode(self, step: Step) -> list[av.VideoFrame]:
         """One call of the decoder; a damaged packet gives nothing."""
+        self._check()
         context = self._stream.codec_context
         if step.packet is not None and step.packet.is_corrupt:
             self._damage()
@@ -151,8 +163,15 @@ class Decoding:
         except av.FFmpegError:
             self._damage()
             return []
+        if step.packet is not None:
+            self._tell_damage()
         return frames
 
     def _damage(self) -> None:
-        self._damaged = True
-        self._notes.report.warn("CORRUPT_PACKETS", "parts of the video are damaged and were left out")
+        self._damaged = self._untold = True
+
+    def _tell_damage(self) -> None:
+        """Told once it is not the very last packet: where the caller's own limit ends the bytes, that one is in two."""
+        if self._untold:
+            self._untold = False
+            self._notes.report.warn("CORRUPT_PACKETS", "parts of the video are damaged and were left out")

@@ -23,13 +23,17 @@ class Notes:
     """Fills the report and keeps the limits.
 
     Args:
-        limits, report: kept to, filled.
+        limits: exceeding one raises MediaLimitExceeded.
+        wanted: the caller's own, lower ones (0: none), of which reaching one ends the reading.
+        report: filled.
         lead: what the first bytes of the container told.
     """
 
-    def __init__(self, limits: MediaLimits, report: MediaReport, lead: Lead) -> None:
+    def __init__(self, limits: MediaLimits, wanted: MediaLimits | None, report: MediaReport, lead: Lead) -> None:
         self.report = report
+        self.ended = False  # by a limit of the caller's own
         self.limits, self._lead = limits, lead
+        self._most_us, self._most_used = (wanted.duration_us, wanted.frames) if wanted else (0, 0)
         self._used = 0
 
     def opened(self, container: InputContainer, stream: av.VideoStream) -> None:
@@ -48,12 +52,27 @@ class Notes:
 
     def reached(self, end_us: int) -> None:
         """Media time up to here is known; raises MediaLimitExceeded beyond the limit."""
+        end_us = min(end_us, self._most_us or end_us)
         self.report.duration_us = max(self.report.duration_us, end_us)
         if end_us > self.limits.duration_us:
             raise MediaLimitExceeded(
                 f"the video is longer than {self.limits.duration_us / 1e6:g} s; send a shorter one",
                 reason="MEDIA_TOO_LONG",
             )
+
+    def late(self, time_us: int) -> bool:
+        """Whether the caller wants nothing of this time or later."""
+        if not 0 < self._most_us <= time_us:
+            return False
+        self._end("time", self._most_us)
+        return True
+
+    def enough(self, time_us: int) -> bool:
+        """Whether the caller wants no more frames than were used; the next one would be at this time."""
+        if not 0 < self._most_used <= self._used:
+            return False
+        self._end("frames", time_us)
+        return True
 
     def seen(self, frame: av.VideoFrame) -> None:
         """One more frame was decoded; raises MediaLimitExceeded where frames come without time going on."""
@@ -78,13 +97,18 @@ class Notes:
         """Takes what is left of the bytes and compares what came with what the container promised.
 
         A demuxer takes the middle of an MP4 for its end without a word, so its index is asked where the last picture
-        should lie.
+        should lie. Where the caller wanted no more bytes than came, nothing is amiss.
         """
         reader.exhaust()
         promised = self._lead.promised
         entries = stream.index_entries
         if self.report.container == "mp4" and len(entries):
             promised = max(promised, entries[-1].pos + entries[-1].size)
-        if cut_off or promised > self.report.bytes:
+        if not self.report.limited and (cut_off or promised > self.report.bytes):
             self.report.truncated = True
             self.report.warn("TRUNCATED", "the video ends before its container says; what came was used")
+
+    def _end(self, what: str, at_us: int) -> None:
+        self.ended = True
+        self.report.duration_us = at_us
+        self.report.limit(what)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from matchcut.server.errors import MediaLimitExceeded
-from matchcut.server.records import ByteSource, MediaReport
+from matchcut.server.records import ByteSource, MediaLimits, MediaReport
 
 __all__ = ["Reader", "Whole"]
 
@@ -21,14 +21,15 @@ class Reader:
 
     Args:
         source: where the bytes come from.
-        limit: most bytes to take.
+        limits: most bytes to take, and of them most in memory at once.
         report: whose `bytes` are counted.
     """
 
-    def __init__(self, source: ByteSource, limit: int, report: MediaReport) -> None:
+    def __init__(self, source: ByteSource, limits: MediaLimits, report: MediaReport) -> None:
         self.ended = False
         self._source = source
-        self._limit = limit
+        self._limit = limits.bytes
+        self._most_held = limits.buffered
         self.report = report
         self._ahead = bytearray()
         self._error: Exception | None = None
@@ -53,9 +54,16 @@ class Reader:
             raise self._error
 
     def whole(self) -> Whole:
-        """Takes everything that is left into memory, within the byte limit, to be read in any order."""
+        """Takes everything that is left into memory, within its limits, to be read in any order."""
         while not self.ended:
             self._ahead += self._pull(CHUNK)
+            if len(self._ahead) > self._most_held:
+                raise MediaLimitExceeded(
+                    "this container has its index at the end, so it cannot be decoded as it arrives, and is larger than "
+                    f"the {self._most_held} bytes that are held in memory; move the index to the front "
+                    "(ffmpeg -c copy -movflags +faststart), or raise --max-buffered",
+                    reason="MEDIA_NOT_STREAMABLE",
+                )
         self.check()
         data, self._ahead = self._ahead, bytearray()
         return Whole(data)

@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 
 from matchcut.server.records.base import Floats, Pixels, TimeRange
 
+LIMIT_REACHED = "LIMIT_REACHED"
+
 
 class ByteSource(Protocol):
     """Where a container's bytes come from; what a decoder reads.
@@ -34,11 +36,13 @@ class Sampling:
 
     rate_fps: frames per second of media time; above the media's own rate every frame is used.
     tolerance_us: how far a used frame may lie from the wanted time; 0 is exact (first frame at or after it).
+    instants_us: wanted times beside those of the rate, ascending; each is served exactly, whatever the tolerance.
     """
 
     rate_fps: float = 1.0
     tolerance_us: int = 0
     shots: ShotMode = ShotMode.COARSE
+    instants_us: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +66,14 @@ class Container:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPictures:
-    """Media as JPEG or PNG files, each with its time in microseconds."""
+    """Media as JPEG or PNG files, each with its time in microseconds from wherever the sender counts."""
 
     stream: Iterator[tuple[int, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedFrames:
-    """Media as packed pixels, each frame with its time in microseconds; `pixel_format` as FFmpeg names it."""
+    """Media as packed pixels, each frame with its time as in EncodedPictures; `pixel_format` as FFmpeg names it."""
 
     stream: Iterator[tuple[int, bytes]]
     width: int
@@ -83,7 +87,7 @@ class Media:
 
     limits: the server's; exceeding one is an error.
     wanted: the caller's, of which reaching one ends the reading with a warning; None where there are none.
-    segments: given beforehand, in time order; they take the place of shot detection.
+    segments: given beforehand, in time order, from the first picture; they take the place of shot detection.
     """
 
     form: Container | EncodedPictures | DecodedFrames
@@ -123,6 +127,16 @@ class MediaReport:
         """Adds a warning, each reason once."""
         if all(w.reason != reason for w in self.warnings):
             self.warnings.append(Warned(reason, message))
+
+    @property
+    def limited(self) -> bool:
+        """Whether a limit of the caller's own ended the reading."""
+        return any(w.reason == LIMIT_REACHED for w in self.warnings)
+
+    def limit(self, what: str) -> None:
+        """Notes that the caller's own limit of this ended the reading."""
+        self.truncated = True
+        self.warn(LIMIT_REACHED, f"the caller's limit of {what} ended the reading")
 
 
 class Picture(Protocol):

@@ -23,6 +23,7 @@ REACHES = (4, 8, 12)  # half lengths of the transitions that are looked for, in 
 REACH = REACHES[-1]
 GRADUAL_STEP = 12.0  # least difference between both ends of a transition
 GRADUAL_BEND = 0.35  # how far it may leave the straight line, as a part of that; motion and hard cuts leave it by 0.5
+GRADUAL_MIXTURE = 0.72  # see History.mixture; a camera over soft pictures moves straight too, but hardly reaches 0.7
 GRADUAL_APART = 24  # pictures from the cut before: a fade out and the fade in after it are one cut
 RUN_GAP = 2  # pictures by which a transition may be interrupted
 RUN_MOST = 48  # pictures after which a transition is over even if it goes on, so that waiting has an end
@@ -46,7 +47,7 @@ class ShotDetector:
     out where the picture has become blank, so that what is blank belongs to what follows. A picture that comes back
     within four is a flash and no cut. A shot has at least SHORTEST_SHOT pictures, the first and the last one too;
     of cuts closer than that the first counts, and a gradual one gives way to any cut less than GRADUAL_APART before
-    it or less than REACH around it. Changes that are linear in time count as gradual (motion is not).
+    it or less than REACH around it. Gradual is what is linear in time and a mix of both ends; motion is not both.
     """
 
     def __init__(self) -> None:
@@ -118,8 +119,10 @@ class ShotDetector:
             if first < 0 or last >= seen.count:
                 return False
             size = seen.difference(first, last)
-            if size >= GRADUAL_STEP and all(
-                seen.bend(first, last, quarter) <= GRADUAL_BEND * size for quarter in (1, 2, 3)
+            if (
+                size >= GRADUAL_STEP
+                and all(seen.bend(first, last, quarter) <= GRADUAL_BEND * size for quarter in (1, 2, 3))
+                and seen.mixture(first, last) >= GRADUAL_MIXTURE
             ):
                 return True
         return False

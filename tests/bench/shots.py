@@ -3,9 +3,10 @@
     python tests/bench/shots.py [rounds]
 
 Cost: CPU milliseconds a frame of a 720p clip, one core, steps that each contain the one before, in turn; the baseline
-is `ffmpeg -threads 1 -f null`. Recall: the spliced sequences of tests/server/test_shots.py, other seeds. The other
-detectors (if `scenedetect` is installed) see the same looks in BGR with their own defaults, except for a shortest
-scene of 5 pictures. Rows are appended to results/shots.csv.
+is `ffmpeg -threads 1 -f null`. Recall: the sequences of tests/server/test_shots.py, other seeds: spliced ones, and a
+camera that moves over pictures without detail, where every cut is one too many. The other detectors (if `scenedetect`
+is installed) see the same looks in BGR with their own defaults, except for a shortest scene of 5 pictures. Rows are
+appended to results/shots.csv.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def detected(data: bytes) -> None:
 
 def recall() -> Iterator[Row]:
     """How many transitions each detector finds inside their extent, and how many cuts more it reports."""
-    tests = sequences()
+    tests = tests_module("test_shots")
     clips: dict[str, Pixels] = {name: tests.looks_of(MEDIA / f"{name}.mp4") for name in tests.CUTS}
     bikes = [shot for shot in np.split(clips["bikes"], tests.CUTS["bikes"]) if len(shot) >= 40]
     splices = list(spliced(tests, [*bikes, clips["world"], clips["bigbuckbunny"], clips["carphone"]]))
@@ -142,9 +143,9 @@ def recall() -> Iterator[Row]:
         yield "cost of the detector", name, round(each, 4), "ms/frame", ""
 
 
-def sequences() -> Any:
-    """The tests' module, whose splices and expectations are used here."""
-    spec = importlib.util.spec_from_file_location("test_shots", ROOT / "tests" / "server" / "test_shots.py")
+def tests_module(name: str) -> Any:
+    """A module of the server's tests, whose sequences and expectations are used here."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "server" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -153,15 +154,19 @@ def sequences() -> Any:
 
 
 def spliced(tests: Any, shots: list[Pixels]) -> Iterator[dict[str, tuple[Pixels, tuple[int, int] | None]]]:
+    synth = tests_module("synth")
     for seed in range(FIRST_SEED, FIRST_SEED + SPLICES):
         splice = tests.Splicer(shots, seed)
         start, length, hold = splice.before, splice.length, seed % 10
+        blur, speed = (8, 16, 32, 50)[seed % 4], (0.5, 1, 2, 3, 4)[seed % 5]
         yield {
             "hard": (splice.hard(), (start, start)),
             "dissolve": (splice.dissolve(), (start, start + length)),
             "fade to black": (splice.fade(tests.BLACK, hold), (start, start + 2 * length + hold)),
             "fade to white": (splice.fade(tests.WHITE, hold), (start, start + 2 * length + hold)),
             "flash": (splice.flash(1 + seed % 4), None),
+            "soft pan": (synth.SoftScene(seed, blur).pan(speed), None),
+            "soft zoom": (synth.SoftScene(seed, blur).zoom(1.01)[:: 1 if seed % 2 else -1], None),
         }
 
 

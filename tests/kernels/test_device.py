@@ -23,7 +23,9 @@ def test_runs_the_ops(name: str) -> None:
         device.preprocess(frames, [1, 2, 3], [4, 5, 6], "NHWC"), preprocess(frames, [1, 2, 3], [4, 5, 6], "NHWC")
     )
     np.testing.assert_array_equal(device.pool(vectors, offsets), pool(vectors, offsets))
-    found = device.search(vectors[:1], vectors, groups=groups, k=3, minimum=0.1)
+    calls: list[int] = []
+    found = device.search(vectors[:1], vectors, groups=groups, k=3, minimum=0.1, check=lambda: calls.append(1))
+    assert calls
     assert list(found) == list(search(vectors[:1], vectors, groups=groups, k=3, minimum=0.1))
 
 

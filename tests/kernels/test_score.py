@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matchcut.kernels.score import exact_score, largest_norm, rounding, score
+from matchcut.kernels.score import exact_score, largest_norm, rounding, score, wide_rounding, wide_score
 
 
 def true_products(queries: np.ndarray, rows: np.ndarray) -> list[list[Fraction]]:
@@ -83,3 +83,13 @@ def test_largest_norm() -> None:
 def test_refuses_other_shapes(queries: np.ndarray, rows: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         score(queries, rows)
+
+
+@pytest.mark.parametrize("dimensions", [1, 64, 1280, 5000])
+def test_the_float64_product_is_within_its_bound(dimensions: int) -> None:
+    random = np.random.default_rng(dimensions)
+    queries, rows = (random.standard_normal((30, dimensions)).astype(np.float32) for _ in "ab")
+    fast = wide_score(queries.astype(np.float64), rows.astype(np.float64))
+    exact = np.array([exact_score(np.broadcast_to(query, rows.shape), rows) for query in queries])
+    bound = wide_rounding(dimensions, largest_norm(queries) * largest_norm(rows))
+    assert np.abs(fast - exact).max() <= bound < 1e-11 * dimensions

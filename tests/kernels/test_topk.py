@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
+from contextlib import nullcontext
 from fractions import Fraction
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matchcut.kernels import topk
+from matchcut.kernels import decide, topk
 from matchcut.kernels.score import largest_norm
 from matchcut.kernels.topk import search
 
@@ -87,6 +89,7 @@ def test_is_brute_force(
     matrix, asked = unit(random, rows, dimensions), unit(random, queries, dimensions)
     if copies and rows:
         matrix = matrix[random.integers(0, max(1, rows // 4), rows)]
+        asked = asked[random.integers(0, queries, queries)]
     groups = random.integers(-3, max(1, rows // 2), rows)
     groups = np.sort(groups) if sort else groups
     eligible = None if share is None else random.random(rows) < share
@@ -120,6 +123,36 @@ def test_near_ties_are_decided_exactly(dimensions: int, k: int, seed: int) -> No
     groups = np.arange(30) // 2
     found = search(query, rows, groups=groups, k=k, block=7)
     assert list(found) == brute(query, rows, groups=groups, k=k, product=in_rationals)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    kinds=st.sampled_from([1, 2, 50]),
+    ulps=st.sampled_from([0, 1]),
+    k=st.sampled_from([1, 3, 40]),
+    group=st.sampled_from([1, 4, 50]),
+    minimum=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_ties_are_decided_in_tiles_as_at_once(
+    kinds: int, ulps: int, k: int, group: int, minimum: bool, seed: int
+) -> None:
+    """Still footage: copies, and what lies a unit in the last place beside them, on both sides, in tiles of 3 by 2."""
+    random = np.random.default_rng(seed)
+    middle = unit(random, 1, 24)
+
+    def still(count: int) -> np.ndarray:
+        made = middle + (random.integers(-ulps, ulps + 1, (kinds, 24)) * 2.0**-27).astype(np.float32)
+        return np.asarray(made[random.integers(0, kinds, count)])
+
+    queries, rows, groups = still(7), still(50), np.arange(50) // group
+    least = float(in_float64(middle[0], middle[0])) if minimum else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decide, "_TALL", 3)
+        patch.setattr(decide, "_SCORES", 6)
+        patch.setattr(decide, "_WIDE", 24 * 5)
+        found = search(queries, rows, groups=groups, k=k, minimum=least)
+    assert list(found) == brute(queries, rows, groups=groups, k=k, minimum=least)
 
 
 def test_a_minimum_is_compared_exactly() -> None:
@@ -221,16 +254,100 @@ def test_the_memory_for_scores_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     sizes = []
 
     def watched(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        sizes.append(len(queries) * len(rows))
+        sizes.append((queries.dtype.name, len(queries) * len(rows)))
         return np.asarray(queries @ rows.T)
 
     monkeypatch.setattr(topk, "score", watched)
     monkeypatch.setattr(topk, "_SCORES", 1000)
+    monkeypatch.setattr(decide, "wide_score", watched)
+    monkeypatch.setattr(decide, "_SCORES", 1000)
+    monkeypatch.setattr(decide, "_TALL", 100)
     random = np.random.default_rng(11)
     rows, queries = unit(random, 500, 4), unit(random, 30, 4)
     found = search(queries, rows, groups=np.arange(500), k=500)
     assert len(found) == 500
-    assert max(sizes) <= 1000
+    assert {kind for kind, _ in sizes} == {"float32", "float64"}
+    assert max(size for _, size in sizes) <= 1000
+
+
+COPIES = np.full((4096, 64), 0.125, np.float32)
+
+
+def nearly(seed: int) -> np.ndarray:
+    """4096 unit vectors of 64 dimensions, no two equal, that float32 takes for one."""
+    made = COPIES + (np.random.default_rng(seed).integers(-1, 2, COPIES.shape) * 2.0**-26).astype(np.float32)
+    assert len(np.unique(made, axis=0)) == 4096
+    return np.asarray(made)
+
+
+@pytest.mark.parametrize("one_group", [True, False])
+@pytest.mark.parametrize(
+    ("queries", "rows"),
+    [(COPIES, COPIES), (nearly(1), COPIES), (COPIES, nearly(2)), (nearly(3), nearly(4))],
+    ids=["copies", "near queries", "near rows", "near both"],
+)
+def test_ties_cost_neither_memory_nor_time(queries: np.ndarray, rows: np.ndarray, one_group: bool) -> None:
+    """All 16.8 million pairs tie in float32; as pairs of int64 they would take 268 MB."""
+    groups = np.zeros(4096, np.int64) if one_group else np.arange(4096)
+    tracemalloc.start()
+    found = search(queries, rows, groups=groups, k=10)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64e6
+    assert len(found) == (1 if one_group else 10)
+    assert found.rescored < 4096
+    exact = rows.astype(np.float64) @ queries.T.astype(np.float64)
+    best = np.sort(exact.max(axis=1))[::-1][: len(found)]
+    np.testing.assert_allclose(found.scores, best, rtol=1e-14)
+    np.testing.assert_allclose(found.scores, exact[found.rows, found.queries], rtol=1e-14)
+
+
+def test_ties_that_float64_leaves_are_bounded_in_memory_too() -> None:
+    """Distinct vectors with equal products: what differs is zero on the other side."""
+    apart = np.eye(601, dtype=np.float32)
+    queries, rows = apart[0] + apart[1:301], apart[0] + apart[301:]
+    tracemalloc.start()
+    found = search(queries, rows, groups=np.zeros(300, np.int64), k=1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert list(found) == [(1.0, 0, 0, 0)]
+    assert found.rescored == 300 * 300
+    assert peak < 64e6  # all products of these pairs would take 433 MB
+
+
+def test_copies_are_scored_once() -> None:
+    random = np.random.default_rng(13)
+    rows = unit(random, 2, 64)[random.integers(0, 2, 3000)]
+    found = search(rows[:1], rows, groups=np.arange(3000), k=3000)
+    assert len(found) == 3000
+    assert found.rescored == 2  # both kinds lead, as all groups come back
+
+
+class GoneError(Exception):
+    pass
+
+
+def test_a_search_that_nobody_waits_for_stops() -> None:
+    random = np.random.default_rng(12)
+    rows, queries = unit(random, 400, 16), unit(random, 3, 16)
+
+    def stopped_at(call: int, **how: Any) -> int:
+        calls = 0
+
+        def check() -> None:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                raise GoneError
+
+        with pytest.raises(GoneError) if call else nullcontext():
+            search(queries, rows, groups=np.arange(400), k=400, block=100, check=check, **how)
+        return calls
+
+    assert stopped_at(0, radius=1.1) == 4 + 1 + 1  # blocks, tile, chunk of exact scores
+    assert stopped_at(0) == 4 + 4 + 1 + 1  # and what looks for the radius
+    for call in range(1, 11):
+        assert stopped_at(call) == call
 
 
 ONES = np.ones((3, 2), np.float32)

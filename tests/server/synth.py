@@ -1,7 +1,7 @@
 """Clips made on the spot, in which every frame shows its own number.
 
 The number stands in 4x4 blocks, bright for 1 and dark for 0, on a background that moves, so that inter prediction has
-something to do and a wrong reference leaves a trace.
+something to do and a wrong reference leaves a trace. And looks of a camera that moves over a picture without detail.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageFilter
 
 Pixels = NDArray[np.uint8]
+Places = NDArray[np.float64]
 GRID = 4
 DARK, BRIGHT = 32, 224
 
@@ -126,3 +128,40 @@ def tone(seconds: float) -> Iterator[av.AudioFrame]:
         frame = av.AudioFrame.from_ndarray(wave[None], format="fltp", layout="mono")
         frame.sample_rate, frame.pts = 8000, start
         yield frame
+
+
+class SoftScene:
+    """A large picture without detail that a camera moves over; its integral, so that any window's means are exact."""
+
+    WIDTH, HEIGHT = 320, 180  # of the camera's picture
+
+    def __init__(self, seed: int, blur: int) -> None:
+        noise = np.random.default_rng(seed).integers(0, 256, (108, 192, 3), np.uint8)
+        large = Image.fromarray(noise).resize((960, 540), Image.Resampling.BICUBIC)
+        blurred = np.asarray(large.filter(ImageFilter.GaussianBlur(blur))).astype(np.float64)
+        strong = np.clip((blurred - blurred.mean()) / blurred.std() * 60 + 128, 0, 255)
+        self._integral = np.pad(strong.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0), (0, 0)))
+
+    def look(self, left: float, top: float, scale: float = 1.0) -> Pixels:
+        """(48, 48, 3): the area means of the window at this place."""
+        rows = np.linspace(top, top + self.HEIGHT * scale, 49)
+        columns = np.linspace(left, left + self.WIDTH * scale, 49)
+        sums = np.diff(np.diff(_between(_between(self._integral, rows, 0), columns, 1), axis=0), axis=1)
+        return np.rint(sums / (self.HEIGHT * self.WIDTH * scale**2 / 48**2)).astype(np.uint8)
+
+    def pan(self, speed: float, length: int = 150) -> Pixels:
+        """The camera moves by so many pixels a picture to the side, and by half as many down."""
+        return np.stack([self.look(speed * n, speed * n / 2) for n in range(length)])
+
+    def zoom(self, rate: float, length: int = 100) -> Pixels:
+        """The camera's window becomes larger by this factor from picture to picture; backwards it zooms in."""
+        scales = rate ** np.arange(length)
+        return np.stack([self.look(480 - self.WIDTH * s / 2, 270 - self.HEIGHT * s / 2, s) for s in scales])
+
+
+def _between(values: Places, places: Places, axis: int) -> Places:
+    """The values at places between the indices of one axis."""
+    whole = np.minimum(places.astype(int), values.shape[axis] - 2)
+    part = np.expand_dims(places - whole, axis=tuple(other for other in range(values.ndim) if other != axis))
+    mixed: Places = np.take(values, whole, axis) * (1 - part) + np.take(values, whole + 1, axis) * part
+    return mixed

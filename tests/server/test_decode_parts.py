@@ -16,6 +16,7 @@ from matchcut.server.decode.codecs import starts_with_idr, temporal_layers, trai
 from matchcut.server.decode.lead import Lead, lead
 from matchcut.server.decode.reader import Whole
 from matchcut.server.decode.timeline import Timeline
+from matchcut.server.errors import UnreadableMedia
 from matchcut.server.records import InputSize
 from matchcut.server.sampling import Instants
 
@@ -133,6 +134,11 @@ def test_any_frame_becomes_the_encoders_size(width: int, height: int, layout: st
     assert converter.look(frame).shape == (48, 48, 3)
 
 
+def test_a_frame_that_cannot_be_scaled_is_the_callers_to_know() -> None:
+    with pytest.raises(UnreadableMedia, match="65000x1 in rgb24"):
+        Converter(InputSize()).rgb(av.VideoFrame(65_000, 1, "rgb24"), Geometry())
+
+
 def test_range_and_matrix_of_a_frame_are_kept() -> None:
     red = np.full((64, 64, 3), (255, 0, 0), np.uint8)
     converter = Converter(InputSize(32, 32))
@@ -152,3 +158,33 @@ def test_a_whole_container_is_read_as_a_file_is() -> None:
         assert whole.seek(offset, whence) == file.seek(offset, whence)
         assert whole.tell() == file.tell()
         assert whole.read(7) == file.read(7)
+
+
+@pytest.mark.parametrize("rate", [5e-324, 1e-300, 1e-12, 1e-9])
+def test_a_rate_of_almost_nothing_wants_the_first_picture(rate: float) -> None:
+    instants = Instants(rate)
+    assert [instants.take(time) for time in (0, 1, 86_400_000_000, 10**14)] == [True, False, False, False]
+    instants.skip()
+    assert instants.wanted_us > 10**15
+
+
+@given(
+    st.lists(st.integers(0, 10**7), min_size=1, unique=True).map(sorted),
+    st.lists(st.integers(0, 10**7), unique=True).map(sorted),
+    st.sampled_from([1e-9, 0.3, 1.0, 23.976]),
+)
+def test_more_wanted_times_are_served_beside_those_of_the_rate(times: list[int], also: list[int], rate: float) -> None:
+    plain, instants = Instants(rate), Instants(rate, also_us=tuple(also))
+    regular = {time for time in times if plain.take(time)}
+    more = {next(time for time in times if time >= wanted) for wanted in also if wanted <= times[-1]}
+    assert [time for time in times if instants.take(time)] == sorted(regular | more)
+
+
+def test_no_early_picture_serves_one_of_the_others() -> None:
+    instants = Instants(1.0, 1000, (1_500_000,))
+    assert instants.take(0)
+    assert instants.take(999_001)
+    assert (instants.strict, instants.wanted_us, instants.earliest_us) == (True, 1_500_000, 1_500_000)
+    assert not instants.take(1_499_999)
+    assert instants.take(1_500_000)
+    assert (instants.strict, instants.wanted_us, instants.earliest_us) == (False, 2_000_000, 1_999_000)

@@ -81,6 +81,16 @@ def test_pictures_over_the_limit_are_refused_by_their_header(synth: ModuleType, 
     assert "192x144" in error.message
 
 
+def test_a_side_may_have_16384_pixels(synth: ModuleType) -> None:
+    how: dict[str, Any] = {"frames": 1, "codec": "mjpeg", "container": "matroska", "pix_fmt": "yuvj420p"}
+    for size in ((16_400, 16), (16, 16_400)):
+        assert refused(synth, synth.clip(size=size, **how), MediaLimitExceeded).reason == "PICTURE_TOO_LARGE"
+    for size in ((16_384, 16), (16, 16_384)):
+        (found,) = run(synth, synth.clip(size=size, **how))[0]
+        assert found.rgb().shape == (72, 96, 3)
+        assert found.look().shape == (48, 48, 3)
+
+
 def test_bytes_are_limited(synth: ModuleType) -> None:
     for faststart in (True, False):
         data = synth.clip(frames=60, faststart=faststart)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import av
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from av.video.reformatter import VideoReformatter
 
 from matchcut.server.records import Floats, Pixels
-from matchcut.server.shots import SHORTEST_SHOT, CoarseDetector, ShotDetector
+from matchcut.server.shots import SHORTEST_SHOT, CoarseDetector, ShotDetector, exact
 from matchcut.server.shots.exact import REACH, RUN_GAP, RUN_MOST
 
 # Established by looking at every picture around each place where the clip changes: these are the numbers of the first
@@ -200,6 +201,19 @@ def test_a_blended_picture_at_a_cut_makes_no_second_one(shots: Shots) -> None:
 def test_a_still_is_one_shot() -> None:
     still = np.random.default_rng(0).integers(0, 256, (48, 48, 3), np.uint8)
     assert detect([still] * 200) == []
+
+
+@pytest.mark.parametrize("blur", [8, 16, 32])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_camera_over_a_soft_picture_cuts_nothing(
+    synth: ModuleType, seed: int, blur: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without detail all motion is straight for a while; only that it does not mix two pictures tells it from a cut."""
+    scene = synth.SoftScene(seed, blur)
+    moves = [*map(scene.pan, (0.5, 1, 2, 4)), scene.zoom(1.005), scene.zoom(1.005)[::-1], scene.zoom(1.01)]
+    assert [detect(looks) for looks in moves] == [[]] * len(moves)
+    monkeypatch.setattr(exact, "GRADUAL_MIXTURE", -np.inf)
+    assert any(detect(looks) for looks in moves)
 
 
 # --- beginnings, ends, and how late an answer may come ---------------------------------------------------------

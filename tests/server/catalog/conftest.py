@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -69,3 +72,36 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]
     opened = open_catalog(None if request.param == "memory" else tmp_path / "catalog")
     yield opened
     opened.close()
+
+
+class SmallDisk:
+    """A disk of its own, and something else that can fill it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._hog = folder / "hog"
+
+    def fill(self) -> None:
+        """Leaves not a page free."""
+        with self._hog.open("ab", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        assert os.statvfs(self.folder).f_bavail == 0
+
+    def free(self) -> None:
+        """Gives back what `fill` took."""
+        self._hog.unlink()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SmallDisk]:
+    """A real disk of as many MB as the parameter says; the same is simulated in test_room, where none can be had."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={request.param}m", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no disk can be mounted here, so that none can be filled: {error}")
+    yield SmallDisk(folder)
+    subprocess.run(["umount", str(folder)], check=True)

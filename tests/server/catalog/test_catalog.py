@@ -69,6 +69,21 @@ def test_tells_what_a_put_did(catalog: Catalog, clip: Callable[..., Any], encode
     assert catalog.count("") == 1
 
 
+def test_the_same_content_put_again_brings_its_record(
+    catalog: Catalog, clip: Callable[..., Any], encoder: EncoderIdentity
+) -> None:
+    made = clip("a")
+    catalog.put("", made.item, made.segments, encoder, made.content)
+    view = catalog.view("", encoder)
+    longer = replace(made.item, duration_us=made.item.duration_us + 7)
+    assert catalog.put("", longer, made.segments, encoder, made.content) is Outcome.UPDATED
+    stored = catalog.get("", "a")
+    assert stored is not None
+    assert stored.item == longer
+    assert catalog.view("", encoder).rows is view.rows or catalog.view("", encoder).rows.shape == view.rows.shape
+    assert catalog.put("", longer, made.segments, encoder, made.content) is Outcome.UNCHANGED
+
+
 def test_an_update_leaves_segments_and_duration(
     catalog: Catalog, put: Callable[..., Any], encoder: EncoderIdentity
 ) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from matchcut.server.catalog import open_catalog
-from matchcut.server.catalog.changes import Amend, Remove
+from matchcut.server.catalog.changes import Amend, Change, Remove
 from matchcut.server.catalog.store import Store
 from matchcut.server.errors import StoreFailed
 from matchcut.server.records import EncoderIdentity, Item, Outcome, Segment, TagFilter, TimeRange
@@ -173,6 +174,83 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     assert "cannot be used" in refused(tmp_path / "file").message
     (tmp_path / "catalog.sqlite").mkdir()
     assert "could not be read or written" in refused(tmp_path).message
+
+
+def test_an_emptied_file_is_told_of(filled: Path, put: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    file = filled / "catalog.sqlite"
+    with closing(open_catalog(filled)):
+        pass
+    assert not caplog.records
+    os.truncate(file, 0)
+    for warned in (True, False):
+        caplog.clear()
+        with closing(open_catalog(filled)) as catalog:
+            assert catalog.count("") == 0
+        assert [("0 bytes" in record.message and str(file) in record.message) for record in caplog.records] == (
+            [True] if warned else []
+        )
+
+
+@pytest.mark.parametrize("how", ["folder deleted", "file deleted", "folder moved", "file replaced"])
+def test_a_file_that_goes_away_in_service(
+    filled: Path, put: Callable[..., Any], how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = filled / "catalog.sqlite"
+    with closing(open_catalog(filled)) as catalog:
+        match how:
+            case "folder deleted":
+                shutil.rmtree(filled)
+            case "file deleted":
+                file.unlink()
+            case "folder moved":
+                filled.rename(filled.with_name("elsewhere"))
+            case "file replaced":
+                copy = shutil.copy(file, filled / "copy")
+                Path(copy).replace(file)
+        for change in (lambda: put(catalog, "new"), lambda: catalog.remove("", "a")):
+            with pytest.raises(StoreFailed, match="gone from the disk") as caught:
+                change()
+            assert caught.value.reason == "STORE_GONE"
+            assert str(filled) not in caught.value.message
+        assert str(file) in caplog.text
+        assert catalog.count("") == 3
+        assert catalog.known("", "new") is None
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "message"),
+    [
+        (sqlite3.SQLITE_FULL, "STORE_FULL", "no room left for the catalogue"),
+        (sqlite3.SQLITE_IOERR_SHMSIZE, "STORE_FULL", "no room left for the catalogue"),
+        (sqlite3.SQLITE_CORRUPT, "STORE_CORRUPT", "is damaged"),
+        (sqlite3.SQLITE_IOERR_WRITE, "STORE_FAILED", "could not be written"),
+    ],
+)
+def test_callers_are_not_told_the_path(
+    filled: Path,
+    put: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+    reason: str,
+    message: str,
+) -> None:
+    def fail(store: Store, changes: Sequence[Change]) -> None:
+        error = sqlite3.OperationalError("as told")
+        error.sqlite_errorcode = code
+        raise error
+
+    monkeypatch.setattr(Store, "_commit", fail)
+    with closing(open_catalog(filled)) as catalog:
+        for change in (lambda: put(catalog, "new"), lambda: catalog.remove("", "a")):
+            caplog.clear()
+            with pytest.raises(StoreFailed, match=message) as caught:
+                change()
+            assert caught.value.reason == reason
+            assert "nothing was changed" in caught.value.message
+            assert str(filled) not in caught.value.message
+            assert str(filled / "catalog.sqlite") in caplog.text
+        assert catalog.count("") == 3
 
 
 def test_a_full_disk(folder: Path, put: Callable[..., Any], encoder: EncoderIdentity) -> None:

@@ -8,17 +8,26 @@ from typing import Literal
 
 import av
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from matchcut.server.convert import Converter, FramePicture, Geometry, check_pixels
+from matchcut.server.convert import LARGEST_SIDE, Converter, FramePicture, Geometry, check_pixels
 from matchcut.server.errors import InvalidInput, MediaLimitExceeded, UnreadableMedia
-from matchcut.server.records import InputSize, MediaLimits, MediaReport, Picture, Pixels, Sampling, ShotMode
-from matchcut.server.sampling import Instants
+from matchcut.server.images.metadata import bare
+from matchcut.server.images.schedule import Schedule
+from matchcut.server.records import InputSize, MediaLimits, MediaReport, Picture, Pixels, Sampling
 
 __all__ = ["from_frames", "from_pictures"]
 
 UPRIGHT = Geometry()
-LARGEST_SIDE = 16_384
+TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # FFmpeg's name and the number of rows of `width` bytes per row of the frame, times 2.
 LAYOUTS = {
     "rgb24": ("rgb24", 6),
@@ -36,25 +45,29 @@ def from_pictures(
     size: InputSize,
     sampling: Sampling,
     limits: MediaLimits,
+    wanted: MediaLimits | None = None,
     report: MediaReport,
 ) -> Iterator[Picture]:
     """Decodes JPEG and PNG files, each with its time in microseconds, and yields the due ones.
 
-    Times stay as they are given; the first wanted time is that of the first picture. EXIF orientation is honoured,
-    transparency and colour profiles are not. With exact shots every picture is yielded. All but due pictures stay
-    undecoded otherwise.
+    Times may count from anywhere; those of the pictures that come out are relative to the first one. EXIF orientation
+    is honoured, transparency and colour profiles are not. With exact shots every picture is yielded. All but due
+    pictures stay undecoded otherwise. A limit of the caller's own, `wanted`, ends it and is reported.
 
     Raises:
         UnreadableMedia: a file is empty, damaged, or neither JPEG nor PNG.
         MediaLimitExceeded: too many pixels (found before any is decoded), bytes or pictures, or too long.
         InvalidInput: times do not grow.
     """
-    schedule = Schedule(sampling, limits, report)
+    schedule = Schedule(sampling, limits, wanted, report)
     converter = Converter(size)
     for time_us, data in stream:
-        due = schedule.admit(time_us, len(data))
-        if due or schedule.every:
-            yield FramePicture(time_us, due, opened(data, size, limits, report), UPRIGHT, converter)
+        slot = schedule.admit(time_us, len(data))
+        if slot is None:
+            return
+        if slot.due or schedule.every:
+            frame = opened(data, size, limits, report)
+            yield FramePicture(slot.time_us, slot.due, frame, UPRIGHT, converter)
 
 
 def from_frames(
@@ -66,6 +79,7 @@ def from_frames(
     size: InputSize,
     sampling: Sampling,
     limits: MediaLimits,
+    wanted: MediaLimits | None = None,
     report: MediaReport,
 ) -> Iterator[Picture]:
     """Takes decoded frames, rows packed, each with its time in microseconds, and yields the due ones.
@@ -79,7 +93,7 @@ def from_frames(
     """
     length = frame_bytes(width, height, pixel_format, limits)
     report.width, report.height = width, height
-    schedule = Schedule(sampling, limits, report)
+    schedule = Schedule(sampling, limits, wanted, report)
     converter = Converter(size)
     for time_us, data in stream:
         if len(data) != length:
@@ -88,64 +102,31 @@ def from_frames(
                 reason="FRAME_SIZE_MISMATCH",
                 field="chunk.frame.pixels",
             )
-        due = schedule.admit(time_us, length)
-        if due or schedule.every:
-            yield FramePicture(time_us, due, wrapped(data, width, height, pixel_format), UPRIGHT, converter)
-
-
-class Schedule:
-    """Times, limits and the report of pictures that come one by one."""
-
-    def __init__(self, sampling: Sampling, limits: MediaLimits, report: MediaReport) -> None:
-        self.every = sampling.shots is ShotMode.EXACT
-        self._instants = Instants(sampling.rate_fps)
-        self._limits, self._report = limits, report
-        self._first_us: int | None = None
-        self._last_us = 0
-        self._due = 0
-
-    def admit(self, time_us: int, length: int) -> bool:
-        """Counts the next picture of so many bytes; returns whether it is due."""
-        if self._first_us is None:
-            self._first_us = time_us
-        elif time_us <= self._last_us:
-            raise InvalidInput(
-                f"times must grow from picture to picture; {time_us} us follows {self._last_us} us",
-                reason="TIMES_MUST_GROW",
-                field="chunk.time_us",
-            )
-        since_us = time_us - self._first_us
-        gap_us, self._last_us = (time_us - self._last_us if since_us else 0), time_us
-        self._report.bytes += length
-        self._report.frames_seen += 1
-        self._report.duration_us = since_us + gap_us  # the last is taken to stay as long as the one before
-        due = self._instants.take(since_us)
-        self._due += due
-        exceeded = (
-            ("MEDIA_TOO_MANY_BYTES", self._report.bytes > self._limits.bytes, f"{self._limits.bytes} bytes"),
-            ("MEDIA_TOO_LONG", since_us > self._limits.duration_us, f"{self._limits.duration_us / 1e6:g} s"),
-            ("MEDIA_TOO_MANY_FRAMES", self._due > self._limits.frames, f"{self._limits.frames} used frames"),
-        )
-        for reason, over, most in exceeded:
-            if over:
-                raise MediaLimitExceeded(f"the media has more than {most}; send less", reason=reason)
-        return due
+        slot = schedule.admit(time_us, length)
+        if slot is None:
+            return
+        if slot.due or schedule.every:
+            frame = wrapped(data, width, height, pixel_format)
+            yield FramePicture(slot.time_us, slot.due, frame, UPRIGHT, converter)
 
 
 def opened(data: bytes, size: InputSize, limits: MediaLimits, report: MediaReport) -> av.VideoFrame:
     """One JPEG or PNG file as an upright frame, of reduced size where JPEG allows that for nothing."""
     if not data:
         raise UnreadableMedia("a picture is empty; send a whole JPEG or PNG file", reason="EMPTY_MEDIA")
+    file = bare(data)
+    check_pixels(file.width, file.height, limits)
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
-            check_pixels(image.width, image.height, limits)
-            turned = image.getexif().get(0x0112, 1) >= 5  # the orientations that swap width and height
-            report.width, report.height = image.size[::-1] if turned else image.size
+        with Image.open(io.BytesIO(file.data), formats=("JPEG", "PNG")) as image:
+            sideways = file.orientation >= 5
+            report.width, report.height = image.size[::-1] if sideways else image.size
             report.codec = (image.format or "").lower()
             if size.fit == "stretch":  # JPEG's own halving; twice the wanted size is left, to be averaged properly
                 longer = 2 * max(size.width, size.height)
                 image.draft("RGB", (longer, longer))
-            return av.VideoFrame.from_ndarray(flat(ImageOps.exif_transpose(image)), format="rgb24")
+            turn = TURNS.get(file.orientation)
+            upright = image if turn is None else image.transpose(turn)
+            return av.VideoFrame.from_ndarray(flat(upright), format="rgb24")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MediaLimitExceeded(
             f"a picture has more than the {limits.pixels} pixels that are taken; scale it down",
