@@ -83,7 +83,7 @@ demo() {
 
 tests() {
   setup encoder,test
-  say "ruff"; .venv/bin/ruff check . && .venv/bin/ruff format --check .
+  say "ruff"; .venv/bin/ruff check .; .venv/bin/ruff format --check .
   say "mypy"; .venv/bin/mypy -p matchcut.server -p matchcut.kernels -p matchcut.client && .venv/bin/mypy setup.py clients/demo tests
   say "pytest"; .venv/bin/python -m pytest "$@"
 }

@@ -59,8 +59,8 @@ class Reader:
             self._ahead += self._pull(CHUNK)
             if len(self._ahead) > self._most_held:
                 raise MediaLimitExceeded(
-                    "this container has its index at the end, so it cannot be decoded as it arrives, and is larger than "
-                    f"the {self._most_held} bytes that are held in memory; move the index to the front "
+                    "this container has its index at the end, so it cannot be decoded as it arrives, and is larger "
+                    f"than the {self._most_held} bytes that are held in memory; move the index to the front "
                     "(ffmpeg -c copy -movflags +faststart), or raise --max-buffered",
                     reason="MEDIA_NOT_STREAMABLE",
                 )
