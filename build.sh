@@ -84,7 +84,8 @@ demo() {
 tests() {
   setup encoder,test
   say "ruff"; .venv/bin/ruff check .; .venv/bin/ruff format --check .
-  say "mypy"; .venv/bin/mypy -p matchcut.server -p matchcut.kernels -p matchcut.client && .venv/bin/mypy setup.py clients/demo tests
+  say "mypy"; .venv/bin/mypy -p matchcut.server -p matchcut.kernels -p matchcut.client
+  .venv/bin/mypy setup.py clients/demo tests
   say "pytest"; .venv/bin/python -m pytest "$@"
 }
 

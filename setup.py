@@ -112,7 +112,7 @@ setup(
             stub_tool(),
             "hypothesis>=6.100",
             "mypy>=1.14",
-            "pytest>=8",
+            "pytest>=9",
             "pytest-asyncio>=0.25",
             "ruff>=0.9",
             "setuptools>=77",  # for the wheel that a test builds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -207,16 +209,31 @@ def test_ctrl_c_ends_index_with_130_and_keeps_what_is_done(address: str, folder:
     os.mkfifo(pipe)  # a file that never ends: the command waits for it
     command = [sys.executable, "-m", "matchcut.server", "index", str(folder / "bikes.mp4"), str(pipe), "--jobs", "1"]
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 30
-        while not listed(address) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        with pipe.open("wb"):  # lets go of the thread that waits in open()
-            _, err = process.communicate(timeout=30)
+        try:
+            wait_until(lambda: bool(listed(address)), seconds=30)
+            process.send_signal(signal.SIGINT)
+            wait_until(lambda: released(pipe) and process.poll() is not None, seconds=30)
+        finally:
+            process.kill()
+        _, err = process.communicate()
     assert process.returncode == 130
     assert "interrupted" in err
     assert "Traceback" not in err
     assert listed(address) == ["bikes.mp4"]
+
+
+def released(pipe: Path) -> bool:
+    """Lets go of a reader that waits for the pipe to be opened. There may be none: the command may end before."""
+    with contextlib.suppress(OSError):  # ENXIO: nobody waits
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    return True
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
 
 
 def listed(address: str) -> list[str]:
