@@ -29,7 +29,10 @@ find_python() {
 }
 
 # What decides what is installed and generated: a change here makes setup run again.
-fingerprint() { { cat setup.py pyproject.toml; find proto -name '*.proto' | sort | xargs cat; } | sha256sum | cut -c1-64; }
+fingerprint() {
+  { cat setup.py pyproject.toml; find proto kernels/native -name '*.proto' -o -name '*.[ch]' | sort | xargs cat; } \
+    | sha256sum | cut -c1-64
+}
 
 setup() {
   local extras=$1 stamp=.venv/matchcut-$1 python

@@ -10,7 +10,8 @@ import tomllib
 from pathlib import Path
 from typing import ClassVar
 
-from setuptools import Command, setup
+from setuptools import Command, Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
@@ -78,6 +79,26 @@ class BuildPy(build_py):
         super().run()
 
 
+class BdistWheel(bdist_wheel):
+    """The library is loaded by ctypes and knows no Python: one wheel for a platform serves every version."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+def native_scan() -> Extension:
+    """kernels/native/ as a plain shared library. Without a compiler the NumPy references rank instead."""
+    native = ROOT / "kernels" / "native"
+    return Extension(
+        "matchcut.kernels.native._scan",
+        sources=[path.relative_to(ROOT).as_posix() for path in sorted(native.glob("*.c"))],
+        depends=[path.relative_to(ROOT).as_posix() for path in sorted(native.glob("*.h"))],
+        extra_compile_args=["-std=c11", "-O3", "-fvisibility=hidden"],
+        libraries=["m"],
+        optional=True,
+    )
+
+
 setup(
     name="matchcut",
     version="0.1.0",
@@ -92,6 +113,7 @@ setup(
     package_data={
         "matchcut.v1": ["*.proto", "*.pyi", "py.typed"],
         "matchcut.kernels": ["py.typed"],
+        "matchcut.kernels.native": ["*.c", "*.h"],
         "matchcut.server": ["py.typed"],
         "matchcut.server.engines": ["frames/*.jpg"],
         "matchcut.client": ["py.typed"],
@@ -123,7 +145,8 @@ setup(
         "bench": ["psutil>=6", "scenedetect>=0.6", "opencv-python-headless>=4.8"],
     },
     entry_points={"console_scripts": ["matchcut = matchcut.server.__main__:main"]},
-    cmdclass={"build_py": BuildPy, "protoc": Protoc},
+    ext_modules=[native_scan()],
+    cmdclass={"build_py": BuildPy, "bdist_wheel": BdistWheel, "protoc": Protoc},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Programming Language :: Python :: 3.11",

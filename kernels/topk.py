@@ -37,7 +37,8 @@ class Ranked:
 
     scores: (m,) float64, exact_score of the deciding pair.
     groups, rows, queries: (m,) int64, the group and the pair that decided.
-    scanned: rows that were scored in float32. rescored: pairs that were scored by exact_score.
+    scanned: rows that were scored in float32, or whose codes were read. survivors: pairs that these did not rule out.
+    pieces: 64-byte pieces of codes that were read of survivors. rescored: pairs that were scored by exact_score.
     """
 
     scores: NDArray[np.float64]
@@ -45,6 +46,8 @@ class Ranked:
     rows: Ints
     queries: Ints
     scanned: int = 0
+    survivors: int = 0
+    pieces: int = 0
     rescored: int = 0
 
     def __len__(self) -> int:
@@ -86,7 +89,7 @@ def search(
         ValueError: a shape or type, no query, k below 1, NaN or infinity.
         Exception: what `check` raised.
     """
-    _check(queries, rows, groups, eligible, k=k, minimum=minimum)
+    check_search(queries, rows, groups, eligible, k=k, minimum=minimum)
     check = check or _nobody_asks
     first, _ = first_of_each(queries)  # of equal queries the first decides
     queries = queries if len(first) == len(queries) else queries[first]
@@ -113,7 +116,8 @@ def search(
         check=check,
     )
     scores, leading, row, query = leaders.settle()
-    return Ranked(scores, leading, row, first[query], scanned=scanned, rescored=rescored)
+    survivors = len(candidates)
+    return Ranked(scores, leading, row, first[query], scanned=scanned, survivors=survivors, rescored=rescored)
 
 
 def _blocks(eligible: Flags | None, count: int, block: int) -> Iterator[tuple[slice, Ints | None]]:
@@ -177,7 +181,7 @@ def _not_finite(part: slice) -> ValueError:
     return ValueError(f"rows {part.start} to {part.stop - 1} hold NaN or infinity")
 
 
-def _check(
+def check_search(
     queries: NDArray[np.float32],
     rows: NDArray[np.float32],
     groups: Ints,
@@ -186,6 +190,7 @@ def _check(
     k: int,
     minimum: float | None,
 ) -> None:
+    """Raises ValueError where `search` cannot take these."""
     check_vectors("queries", queries)
     check_vectors("rows", rows)
     if not len(queries):

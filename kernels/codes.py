@@ -1,0 +1,256 @@
+"""Rows coded in a byte per dimension, so that most of them are ruled out for a quarter of the memory traffic or less.
+
+Dispatch: kernels/native/ scans codes; without its library the rows themselves are scanned by topk.search.
+
+How a row is coded. y = R (x - mean), for a matrix R with nearly orthonormal columns (basis.Basis; the identity where no
+basis was learnt). The first `dense` values of y make the dense part, which has one scale s: code_i = round(y_i / s)
+with |code_i| <= 127. The others make tail levels of 64, which share one scale t and have a gain g_l each:
+code_i = round(y_i / (t g_l)). Kept beside the codes: s, t, and how much norm lies beyond each level.
+
+What bounds a score. Let z = R q, and let "part" be what the codes read so far say of z.y. For any row and query,
+
+    q.x = q.mean + q.(x - mean) = q.mean + z.y + r,
+    |r| <= (|z| rho + |q| skew) |x - mean|,
+
+where rho bounds |y - R (x - mean)| / |x - mean|, the rounding of the turn, and skew the norm of R'R - I. Of z.y,
+splitting it into the dense part, levels and what was not read (Cauchy-Schwarz in each, never joined: joined norms keep
+ten times the rows):
+
+    |z.y - part| <= sum over the pieces read of (|z_p| |y_p - y~_p| + |z_p - z~_p| |y~_p|) + |z_rest| |y_rest|,
+
+with ~ for what codes stand for. |y_p - y~_p| <= (scale of the piece) e_p, where e_p is the largest such ratio among the
+rows coded so far, and |y~_p| likewise; both were measured in float64 after coding, not assumed. So
+
+    upper = part + s spread_dense + t spread_tail + |y_rest| reach + slack      and, all levels read,
+    lower = part - s spread_dense - t spread_tail - slack
+
+enclose q.x. `slack` also covers the float32 arithmetic of part and upper, at most 8 levels + 32 roundings of terms
+below M = |q.mean| + |z| max|y|, and values under 2**-80, which are coded as 0. Rows that k groups cannot be beaten by
+are dropped only when upper < tau <= (k-th best group's lower), so no row of the answer is: correctness does not depend
+on how good R is, only speed does.
+
+Sources: the VA-file (R. Weber, H.-J. Schek, S. Blott, VLDB 1998) for bounds from codes; FEXIPRO (H. Li et al., SIGMOD
+2017) for reading rotated dimensions in order of their energy; N. J. Higham, Accuracy and Stability of Numerical
+Algorithms, 2nd ed., section 3.1, for the rounding.
+"""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matchcut.kernels.basis import Basis
+from matchcut.kernels.native.library import CHUNK, LEVEL, Library, NativeCodes, NativeQueries, Variant
+
+_TINY = 2.0**-80  # TINY of encode.c
+_UP = 1 + 2.0**-20  # makes room for rounding to float32
+_RANGE = 2.0**40  # norms beyond this, or below its inverse, are left to topk.search
+_SLAB = 64 << 20  # bytes of memory asked for at a time, at most
+_HUGE = 16 << 20  # from this size on memory is asked for in huge pages
+
+Floats = NDArray[np.float32]
+Wide = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CodedRows:
+    """The codes of the first `count` rows, for readers; rows that are added later do not change it.
+
+    span: at least |x - mean| of every row. stats: (levels + 1, 2) float64, e_p and |y~_p| at most.
+    keep: what owns the memory of the chunks.
+    """
+
+    basis: Basis
+    count: int
+    table: NDArray[np.uint64]
+    stats: Wide
+    span: float
+    keep: tuple[NDArray[np.uint8], ...]
+
+    def native(self) -> NativeCodes:
+        """For the library; valid while this object lives."""
+        return NativeCodes(
+            chunks=self.table.ctypes.data, rows=self.count, dense=self.basis.dense, levels=self.basis.levels
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CodedQueries:
+    """Queries in the terms of coded rows; see mc_queries in native/scan.h for the arrays, parts and radix."""
+
+    arrays: dict[str, NDArray[np.generic]]
+    count: int
+    parts: int
+    radix: int
+
+    def native(self, *, joint: bool) -> NativeQueries:
+        """For the library; valid while this object lives."""
+        pointers = {name: array.ctypes.data for name, array in self.arrays.items()}
+        return NativeQueries(count=self.count, parts=self.parts, radix=self.radix, joint=joint, **pointers)
+
+
+class Codes:
+    """Coded rows that grow at their end. One caller at a time may extend them; readers keep what `view` gave them.
+
+    Args:
+        basis: how rows are turned.
+        library: what codes them.
+        variant: of the library.
+    """
+
+    def __init__(self, basis: Basis, library: Library, variant: Variant | None = None) -> None:
+        self.basis = basis
+        self._functions = library.functions
+        self._variant = variant or library.best
+        self._chunk = int(self._functions.mc_chunk_bytes(basis.dense, basis.levels))
+        self._table = np.empty(0, np.uint64)
+        self._slabs: tuple[NDArray[np.uint8], ...] = ()
+        self._free = 0  # chunks of the last slab that are not in the table
+        self._stats = np.zeros((basis.levels + 1, 2))
+        self._span = 0.0
+        self._count = 0
+        self._view: CodedRows | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the chunks in use."""
+        return len(self._table) * self._chunk
+
+    def reserve(self, more: int) -> None:
+        """Makes room for so many more rows, so that `extend` cannot fail.
+
+        Raises:
+            MemoryError: there is no room.
+        """
+        wanted = -(-(self._count + more) // CHUNK) - len(self._table)
+        while wanted > 0:
+            if not self._free:
+                self._grow(wanted)
+            taken = min(wanted, self._free)
+            slab = self._slabs[-1]
+            first = len(slab) // self._chunk - self._free
+            fresh = slab.ctypes.data + np.arange(first, first + taken, dtype=np.uint64) * np.uint64(self._chunk)
+            self._table = np.concatenate([self._table, fresh])
+            self._free -= taken
+            wanted -= taken
+
+    def extend(self, rows: Floats, *, block: int = 2048) -> None:
+        """Codes rows behind the others.
+
+        Args:
+            rows: (n, dimensions) float32, finite.
+            block: rows turned at a time.
+
+        Raises:
+            ValueError: a shape or type, NaN or infinity; nothing was added.
+            MemoryError: there is no room; nothing was added.
+        """
+        if rows.ndim != 2 or rows.shape[1] != self.basis.dimensions or rows.dtype != np.float32:
+            raise ValueError(f"rows must be (n, {self.basis.dimensions}) float32, not {rows.shape} {rows.dtype}")
+        if not all(np.isfinite(rows[at : at + block]).all() for at in range(0, len(rows), block)):
+            raise ValueError("the rows hold NaN or infinity")
+        self.reserve(len(rows))
+        gains = self.basis.gains
+        for at in range(0, len(rows), block):
+            turned = self.basis.turn(rows[at : at + block])
+            norms = np.sqrt(np.einsum("ij,ij->i", turned, turned, dtype=np.float64))
+            self._span = max(self._span, float(norms.max()) * self.basis.stretch)
+            self._functions.mc_encode(
+                self._variant.index,
+                self._table.ctypes.data,
+                self.basis.dense,
+                self.basis.levels,
+                turned.ctypes.data,
+                self._count,
+                len(turned),
+                gains.ctypes.data,
+                self._stats.ctypes.data,
+            )
+            self._count += len(turned)
+        self._view = None
+
+    def view(self) -> CodedRows:
+        """What there is now."""
+        if self._view is None:
+            self._view = CodedRows(self.basis, self._count, self._table, self._stats.copy(), self._span, self._slabs)
+        return self._view
+
+    def _grow(self, chunks: int) -> None:
+        most = max(1, _SLAB // self._chunk)
+        chunks = min(most, max(chunks, len(self._table)))
+        try:
+            memory = mmap.mmap(-1, chunks * self._chunk, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            raise MemoryError(f"no memory for the codes of {chunks * CHUNK} rows: {error}") from error
+        if chunks * self._chunk >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        self._slabs = (*self._slabs, np.frombuffer(memory, np.uint8))
+        self._free = chunks
+
+
+def code_queries(queries: Floats, rows: CodedRows, limit: int) -> CodedQueries | None:
+    """The queries as `rows` needs them; None where norms are so large or small that float32 bounds say little.
+
+    Args:
+        queries: (b, dimensions) float32, finite.
+        rows: what they are compared with.
+        limit: largest code.
+    """
+    basis, stats = rows.basis, rows.stats
+    wide = queries.astype(np.float64)
+    turned = basis.turn_wide(wide)
+    norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    if not ((norms < _RANGE) & (norms > 1 / _RANGE)).all() or not 1 / _RANGE < rows.span < _RANGE:
+        return None
+    levels, dense = basis.levels, basis.dense
+    count, parts, radix = len(queries), 2 if levels else 1, 2 * limit
+    high, low = np.zeros((2, count, basis.width), np.int8)
+    sums = np.zeros((count, levels + 1), np.int32)
+    step, spread, slack = (np.zeros((count, levels + 1)) for _ in range(3))
+    gains = np.concatenate([[1.0], basis.gains.astype(np.float64)])
+    for at, part in enumerate(basis.pieces()):
+        piece = turned[:, part]
+        finest = limit if parts == 1 else radix * limit + limit - 1  # so that both halves keep to the limit
+        unit = np.abs(piece).max(axis=1) / finest
+        unit[unit < _TINY] = 0
+        coded = np.rint(piece / np.where(unit > 0, unit, np.inf)[:, np.newaxis])
+        coded = np.clip(coded, -finest, finest)
+        high[:, part] = coded if parts == 1 else np.rint(coded / radix)
+        low[:, part] = 0 if parts == 1 else coded - radix * np.rint(coded / radix)
+        sums[:, at] = coded.sum(axis=1)
+        step[:, at] = unit * gains[at]
+        spread[:, at] = np.linalg.norm(piece, axis=1) * gains[at] * stats[at, 0]
+        slack[:, at] = np.linalg.norm(piece - coded * unit[:, np.newaxis], axis=1) * stats[at, 1]
+    energy = np.stack([np.square(turned[:, part]).sum(axis=1) for part in basis.pieces()], axis=1)
+    reach = np.sqrt(np.cumsum(energy[:, ::-1], axis=1)[:, ::-1])
+    reach = np.concatenate([reach[:, 1:], np.zeros((count, 1))], axis=1)
+    base = wide @ basis.mean.astype(np.float64)
+    size = np.linalg.norm(turned, axis=1)
+    largest = np.abs(base) + size * rows.span * 1.1
+    always = (size * basis.rho + norms * basis.skew) * rows.span  # the turn
+    always += (8 * levels + 32) * 2.0**-24 * largest  # float32
+    always += size * _TINY * np.sqrt(basis.width)
+    slack = np.cumsum(slack, axis=1) + always[:, np.newaxis]
+    spread[:, 1:] = np.cumsum(spread[:, 1:], axis=1)
+    halves = np.stack([high, low], axis=1)[:, :parts]
+    tail = np.stack(
+        [high[:, dense:].reshape(count, levels, LEVEL), low[:, dense:].reshape(count, levels, LEVEL)], axis=2
+    )
+    arrays: dict[str, NDArray[np.generic]] = {
+        "dense": np.ascontiguousarray(halves[:, :, :dense]),
+        "dense_sums": halves[:, :, :dense].sum(axis=2, dtype=np.int32),
+        "tail": tail,
+        "tail_sums": np.ascontiguousarray(sums[:, 1:]),
+        "step": step.astype(np.float32),
+        "spread": (spread * _UP).astype(np.float32),
+        "reach": (reach * _UP).astype(np.float32),
+        "slack": (slack * _UP).astype(np.float32),
+        "base": base.astype(np.float32),
+    }
+    return CodedQueries(arrays, count, parts, radix)
