@@ -28,6 +28,7 @@ class Basis:
     dimensions: of a row. matrix: (width, dimensions) float32; None: the identity. mean: (dimensions,) float32.
     dense: values of y that are scanned for every row. gains: (levels,) float32, typical size of a value in each level.
     rho: bounds |y - matrix @ (x - mean)| / |x - mean| for y from `turn`. skew: bounds the norm of matrix' matrix - 1.
+    planned: how many rows there were when it was chosen.
     """
 
     dimensions: int
@@ -37,12 +38,14 @@ class Basis:
     matrix: Floats | None = None
     rho: float = 0.0
     skew: float = 0.0
+    planned: int = 0
 
     @classmethod
-    def plain(cls, dimensions: int) -> Basis:
+    def plain(cls, dimensions: int, planned: int = 0) -> Basis:
         """No turn; every dimension is scanned for every row."""
         dense = -(-dimensions // LEVEL) * LEVEL
-        return cls(dimensions, dense, np.zeros(dimensions, np.float32), np.empty(0, np.float32))
+        nothing = np.empty(0, np.float32)
+        return cls(dimensions, dense, np.zeros(dimensions, np.float32), nothing, planned=planned)
 
     @property
     def levels(self) -> int:
@@ -53,6 +56,12 @@ class Basis:
     def width(self) -> int:
         """Values of y, with padding."""
         return self.dense + LEVEL * self.levels
+
+    @property
+    def ratios(self) -> Floats:
+        """The gains for a largest one of 1, by which codes are scaled: no scale of a row leaves float32's range."""
+        most = self.gains.max(initial=np.float32(2.0**-126))
+        return np.asarray(self.gains / most, np.float32)
 
     @property
     def stretch(self) -> float:
@@ -66,15 +75,16 @@ class Basis:
             yield slice(start, start + LEVEL)
 
     def turn(self, rows: Floats) -> Floats:
-        """y of (n, dimensions) rows: (n, width) float32, within rho."""
+        """y of (n, dimensions) rows: (n, width) float32, within rho; not finite where float32 overflows."""
         turned = np.zeros((len(rows), self.width), np.float32)
         if self.matrix is None:
             turned[:, : self.dimensions] = rows
             return turned
-        apart = rows - self.mean
-        for start in range(0, self.dimensions, _INNER):
-            part = slice(start, start + _INNER)
-            turned += apart[:, part] @ self.matrix[:, part].T
+        with np.errstate(over="ignore", invalid="ignore"):
+            apart = rows - self.mean
+            for start in range(0, self.dimensions, _INNER):
+                part = slice(start, start + _INNER)
+                turned += apart[:, part] @ self.matrix[:, part].T
         return turned
 
     def turn_wide(self, queries: Wide) -> Wide:
@@ -97,7 +107,7 @@ class Axes:
     axes: Wide
     energy: Wide
 
-    def basis(self, dense: int) -> Basis:
+    def basis(self, dense: int, planned: int = 0) -> Basis:
         """A basis whose first `dense` axes, a positive multiple of 64, are scanned for every row."""
         dimensions = len(self.mean)
         width = -(-dimensions // LEVEL) * LEVEL
@@ -121,6 +131,7 @@ class Axes:
             matrix=matrix,
             rho=rho,
             skew=skew,
+            planned=planned,
         )
 
 

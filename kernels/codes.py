@@ -37,6 +37,7 @@ Algorithms, 2nd ed., section 3.1, for the rounding.
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,7 @@ from numpy.typing import NDArray
 
 from matchcut.kernels.basis import Basis
 from matchcut.kernels.native.library import CHUNK, LEVEL, Library, NativeCodes, NativeQueries, Variant
+from matchcut.kernels.score import largest_norm
 
 _TINY = 2.0**-80  # TINY of encode.c
 _UP = 1 + 2.0**-20  # makes room for rounding to float32
@@ -112,7 +114,34 @@ class Codes:
         self._stats = np.zeros((basis.levels + 1, 2))
         self._span = 0.0
         self._count = 0
+        self._late = self._late_tail = 0.0  # rows since the basis was chosen, and the energy of their tails
         self._view: CodedRows | None = None
+
+    @classmethod
+    def of(cls, coded: CodedRows, rows: NDArray[np.int64], library: Library, variant: Variant | None = None) -> Codes:
+        """The codes of some of these rows, copied.
+
+        Args:
+            coded: what there is.
+            rows: (m,) int64, which of them, in the order wanted.
+
+        Raises:
+            MemoryError: there is no room.
+        """
+        made = cls(coded.basis, library, variant)
+        made.reserve(len(rows))
+        kept = np.ascontiguousarray(rows)
+        made._functions.mc_copy(
+            coded.table.ctypes.data,
+            made._table.ctypes.data,
+            coded.basis.dense,
+            coded.basis.levels,
+            kept.ctypes.data,
+            0,
+            len(kept),
+        )
+        made._count, made._stats, made._span = len(kept), coded.stats.copy(), coded.span
+        return made
 
     def __len__(self) -> int:
         return self._count
@@ -121,6 +150,18 @@ class Codes:
     def nbytes(self) -> int:
         """Bytes of the chunks in use."""
         return len(self._table) * self._chunk
+
+    @property
+    def aged(self) -> bool:
+        """Whether a basis chosen for what is there now would probably be better.
+
+        That is where the rows have doubled since, or where those that came since lie half as much again in the tail.
+        """
+        planned = self.basis.planned
+        if self._count >= 2 * planned:
+            return True
+        usual = LEVEL * float(np.square(self.basis.gains, dtype=np.float64).sum())
+        return self._late >= planned / 8 and self._late_tail > 1.5 * usual * self._late
 
     def reserve(self, more: int) -> None:
         """Makes room for so many more rows, so that `extend` cannot fail.
@@ -156,29 +197,34 @@ class Codes:
         if not all(np.isfinite(rows[at : at + block]).all() for at in range(0, len(rows), block)):
             raise ValueError("the rows hold NaN or infinity")
         self.reserve(len(rows))
-        gains = self.basis.gains
+        ratios = self.basis.ratios
         for at in range(0, len(rows), block):
+            first = self._count + at
             turned = self.basis.turn(rows[at : at + block])
-            norms = np.sqrt(np.einsum("ij,ij->i", turned, turned, dtype=np.float64))
-            self._span = max(self._span, float(norms.max()) * self.basis.stretch)
+            longest = np.float64(_longest(turned) * self.basis.stretch)
+            self._span = float(np.maximum(self._span, longest))  # unlike max(), this keeps a NaN
+            late = turned[max(0, self.basis.planned - first) :, self.basis.dense :]
+            self._late += len(late)
+            self._late_tail += float(np.einsum("ij,ij->", late, late, dtype=np.float64))
             self._functions.mc_encode(
                 self._variant.index,
                 self._table.ctypes.data,
                 self.basis.dense,
                 self.basis.levels,
                 turned.ctypes.data,
-                self._count,
+                first,
                 len(turned),
-                gains.ctypes.data,
+                ratios.ctypes.data,
                 self._stats.ctypes.data,
             )
-            self._count += len(turned)
+        self._count += len(rows)
         self._view = None
 
     def view(self) -> CodedRows:
         """What there is now."""
         if self._view is None:
-            self._view = CodedRows(self.basis, self._count, self._table, self._stats.copy(), self._span, self._slabs)
+            used = self._table[: -(-self._count // CHUNK)]  # without what was reserved
+            self._view = CodedRows(self.basis, self._count, used, self._stats.copy(), self._span, self._slabs)
         return self._view
 
     def _grow(self, chunks: int) -> None:
@@ -189,13 +235,22 @@ class Codes:
         except OSError as error:
             raise MemoryError(f"no memory for the codes of {chunks * CHUNK} rows: {error}") from error
         if chunks * self._chunk >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE)
+            with suppress(OSError):  # a kernel may have none
+                memory.madvise(mmap.MADV_HUGEPAGE)
         self._slabs = (*self._slabs, np.frombuffer(memory, np.uint8))
         self._free = chunks
 
 
+def _longest(vectors: Floats) -> float:
+    """At least the largest norm: summed in float32, with room for its rounding; in float64 where that overflows."""
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    most = float(squares.max(initial=0)) * (1 + vectors.shape[1] * 2.0**-22) + vectors.shape[1] * 2.0**-126
+    return most**0.5 if most < np.inf else largest_norm(vectors)
+
+
 def code_queries(queries: Floats, rows: CodedRows, limit: int) -> CodedQueries | None:
-    """The queries as `rows` needs them; None where norms are so large or small that float32 bounds say little.
+    """The queries as `rows` needs them; None where norms are so large or small that float32 bounds say little, or where
+    there are so many dense dimensions that their products might not fit 32 bits.
 
     Args:
         queries: (b, dimensions) float32, finite.
@@ -210,13 +265,15 @@ def code_queries(queries: Floats, rows: CodedRows, limit: int) -> CodedQueries |
         return None
     levels, dense = basis.levels, basis.dense
     count, parts, radix = len(queries), 2 if levels else 1, 2 * limit
+    finest = limit if parts == 1 else radix * limit + limit - 1  # so that both halves keep to the limit
+    if dense * finest * 127 >= 2**31:  # the largest sum of products of the dense part
+        return None
     high, low = np.zeros((2, count, basis.width), np.int8)
     sums = np.zeros((count, levels + 1), np.int32)
     step, spread, slack = (np.zeros((count, levels + 1)) for _ in range(3))
-    gains = np.concatenate([[1.0], basis.gains.astype(np.float64)])
+    gains = np.concatenate([[1.0], basis.ratios.astype(np.float64)])
     for at, part in enumerate(basis.pieces()):
         piece = turned[:, part]
-        finest = limit if parts == 1 else radix * limit + limit - 1  # so that both halves keep to the limit
         unit = np.abs(piece).max(axis=1) / finest
         unit[unit < _TINY] = 0
         coded = np.rint(piece / np.where(unit > 0, unit, np.inf)[:, np.newaxis])

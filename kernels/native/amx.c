@@ -73,20 +73,20 @@ static void amx_dense(const uint8_t *blocks, size_t count, size_t quads, const i
              b - q < 16 ? b - q : 16, dots + q * MC_CHUNK);
 }
 
-static void amx_sparse(const uint8_t *const *chunks, size_t offset, const mc_pair *pairs, size_t count,
+static void amx_sparse(const uint8_t *const *chunks, size_t offset, const mc_pair *pairs, size_t count, size_t ahead,
                        const int8_t *query, int32_t radix, int32_t sum, int32_t *dots) {
-    mc_avx512vnni.sparse(chunks, offset, pairs, count, query, radix, sum, dots);
+    mc_avx512vnni.sparse(chunks, offset, pairs, count, ahead, query, radix, sum, dots);
 }
 
-static size_t amx_sift(const int32_t *dots, const float *scale, const float *tail, size_t n, float step, float spread,
-                       float reach, float threshold, uint16_t *hits) {
-    return mc_avx512vnni.sift(dots, scale, tail, n, step, spread, reach, threshold, hits);
+static size_t amx_sift(const int32_t *dots, const int32_t *low, int32_t radix, const float *scale, const float *tail,
+                       size_t n, const mc_bound *bound, uint16_t *hits) {
+    return mc_avx512vnni.sift(dots, low, radix, scale, tail, n, bound, hits);
 }
 
 static double amx_wide(const float *a, const float *b, size_t n) { return mc_avx512vnni.wide(a, b, n); }
 
-static void amx_code(const float *row, size_t n, float inverse, uint8_t *codes) {
-    mc_avx512vnni.code(row, n, inverse, codes);
+static void amx_code(const float *values, float unit, uint8_t *codes, double *error, double *norm) {
+    mc_avx512vnni.code(values, unit, codes, error, norm);
 }
 
 const mc_variant mc_amx = {"amx", 127, amx_dense, amx_sparse, amx_sift, amx_wide, amx_code};

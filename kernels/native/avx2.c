@@ -4,6 +4,7 @@
 #include <immintrin.h>
 #define TARGET __attribute__((target("avx2,fma")))
 #define VARIANT(name) avx2_##name
+#define OWN_SIFT
 #include "portable.h"
 
 static inline TARGET __m256i fours(__m256i acc, __m256i rows, __m256i query) {
@@ -49,13 +50,13 @@ TARGET static void avx2_dense(const uint8_t *blocks, size_t count, size_t quads,
     }
 }
 
-TARGET static void avx2_sparse(const uint8_t *const *chunks, size_t offset, const mc_pair *pairs, size_t count,
+TARGET static void avx2_sparse(const uint8_t *const *chunks, size_t offset, const mc_pair *pairs, size_t count, size_t ahead,
                                const int8_t *query, int32_t radix, int32_t sum, int32_t *dots) {
     const __m256i *halves = (const __m256i *)query, none = _mm256_setzero_si256();
     __m256i q0 = _mm256_loadu_si256(halves), q1 = _mm256_loadu_si256(halves + 1);
     __m256i q2 = _mm256_loadu_si256(halves + 2), q3 = _mm256_loadu_si256(halves + 3);
     for (size_t at = 0; at < count; ++at) {
-        if (at + 24 < count) {
+        if (at + 24 < ahead) {
             uint32_t next = pairs[at + 24].row;
             _mm_prefetch((const char *)(chunks[next / MC_CHUNK] + offset + (size_t)(next % MC_CHUNK) * MC_LEVEL),
                          _MM_HINT_T0);
@@ -71,6 +72,24 @@ TARGET static void avx2_sparse(const uint8_t *const *chunks, size_t offset, cons
         half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xb1));
         dots[at] = _mm_cvtsi128_si32(half) - 128 * sum;
     }
+}
+
+TARGET static size_t avx2_sift(const int32_t *dots, const int32_t *low, int32_t radix, const float *scale,
+                               const float *tail, size_t n, const mc_bound *bound, uint16_t *hits) {
+    __m256 step = _mm256_set1_ps(bound->step), spread = _mm256_set1_ps(bound->spread);
+    __m256 reach = _mm256_set1_ps(bound->reach), threshold = _mm256_set1_ps(bound->threshold);
+    __m256i radices = _mm256_set1_epi32(radix);
+    size_t found = 0;
+    for (size_t at = 0; at < n; at += 8) {
+        __m256i dot = _mm256_loadu_si256((const __m256i *)(dots + at));
+        if (low)
+            dot = _mm256_add_epi32(_mm256_mullo_epi32(dot, radices), _mm256_loadu_si256((const __m256i *)(low + at)));
+        __m256 upper = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), step, spread);
+        upper = _mm256_fmadd_ps(_mm256_loadu_ps(scale + at), upper, _mm256_mul_ps(_mm256_loadu_ps(tail + at), reach));
+        unsigned mask = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(upper, threshold, _CMP_GE_OQ));
+        for (; mask; mask &= mask - 1) hits[found++] = (uint16_t)(at + (size_t)__builtin_ctz(mask));
+    }
+    return found;
 }
 
 const mc_variant mc_avx2 = {"avx2", 63, avx2_dense, avx2_sparse, avx2_sift, avx2_wide, avx2_code};

@@ -3,6 +3,7 @@
 #include <immintrin.h>
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma,prefer-vector-width=512")))
 #define VARIANT(name) avx512vnni_##name
+#define OWN_SIFT
 #include "portable.h"
 
 static inline TARGET __m512i spread_four(const int8_t *query) {
@@ -60,11 +61,11 @@ TARGET static void avx512vnni_dense(const uint8_t *blocks, size_t count, size_t 
 #undef SOME
 }
 
-TARGET static void avx512vnni_sparse(const uint8_t *const *chunks, size_t offset, const mc_pair *pairs, size_t count,
+TARGET static void avx512vnni_sparse(const uint8_t *const *chunks, size_t offset, const mc_pair *pairs, size_t count, size_t ahead,
                                      const int8_t *query, int32_t radix, int32_t sum, int32_t *dots) {
     __m512i high = _mm512_loadu_si512(query), low = _mm512_loadu_si512(query + MC_LEVEL);
     for (size_t at = 0; at < count; ++at) {
-        if (at + 24 < count) {
+        if (at + 24 < ahead) {
             uint32_t next = pairs[at + 24].row;
             _mm_prefetch((const char *)(chunks[next / MC_CHUNK] + offset + (size_t)(next % MC_CHUNK) * MC_LEVEL),
                          _MM_HINT_T0);
@@ -76,6 +77,23 @@ TARGET static void avx512vnni_sparse(const uint8_t *const *chunks, size_t offset
         acc = _mm512_dpbusd_epi32(_mm512_mullo_epi32(acc, _mm512_set1_epi32(radix)), codes, low);
         dots[at] = _mm512_reduce_add_epi32(acc) - 128 * sum;
     }
+}
+
+TARGET static size_t avx512vnni_sift(const int32_t *dots, const int32_t *low, int32_t radix, const float *scale,
+                                     const float *tail, size_t n, const mc_bound *bound, uint16_t *hits) {
+    __m512 step = _mm512_set1_ps(bound->step), spread = _mm512_set1_ps(bound->spread);
+    __m512 reach = _mm512_set1_ps(bound->reach), threshold = _mm512_set1_ps(bound->threshold);
+    __m512i radices = _mm512_set1_epi32(radix);
+    size_t found = 0;
+    for (size_t at = 0; at < n; at += MC_BLOCK) {
+        __m512i dot = _mm512_loadu_si512(dots + at);
+        if (low) dot = _mm512_add_epi32(_mm512_mullo_epi32(dot, radices), _mm512_loadu_si512(low + at));
+        __m512 upper = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), step, spread);
+        upper = _mm512_fmadd_ps(_mm512_loadu_ps(scale + at), upper, _mm512_mul_ps(_mm512_loadu_ps(tail + at), reach));
+        for (unsigned mask = _mm512_cmp_ps_mask(upper, threshold, _CMP_GE_OQ); mask; mask &= mask - 1)
+            hits[found++] = (uint16_t)(at + (size_t)__builtin_ctz(mask));
+    }
+    return found;
 }
 
 const mc_variant mc_avx512vnni = {"avx512vnni",    127,

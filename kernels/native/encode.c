@@ -16,10 +16,18 @@ static float above(double value) {
     return rounded < value ? nextafterf(rounded, INFINITY) : rounded;
 }
 
+/* The largest magnitude; compared as integers, which order alike and vectorise. */
 static float largest(const float *values, size_t n) {
-    float most = 0;
-    for (size_t at = 0; at < n; ++at) most = fabsf(values[at]) > most ? fabsf(values[at]) : most;
-    return most;
+    int32_t most = 0;
+    for (size_t at = 0; at < n; ++at) {
+        int32_t bits;
+        memcpy(&bits, values + at, sizeof bits);
+        bits &= INT32_MAX;
+        most = bits > most ? bits : most;
+    }
+    float value;
+    memcpy(&value, &most, sizeof value);
+    return value;
 }
 
 /* Below this a value counts as 0; codes.py's slack covers it. Keeps scales and their inverses normal numbers. */
@@ -28,16 +36,6 @@ static float largest(const float *values, size_t n) {
 typedef struct {
     double error, norm; /* squared: of value - decoded, and of decoded */
 } sums;
-
-/* Codes 64 values; unit is the value of code 1. */
-static void piece(const mc_variant *variant, const float *values, float unit, uint8_t *codes, sums *of) {
-    variant->code(values, MC_LEVEL, unit > 0 ? 1.0f / unit : 0.0f, codes);
-    for (size_t at = 0; at < MC_LEVEL; ++at) {
-        double decoded = (double)unit * (codes[at] - 128), off = (double)values[at] - decoded;
-        of->error += off * off;
-        of->norm += decoded * decoded;
-    }
-}
 
 /* Keeps the maxima of error / unit and of the decoded norm. */
 static void note(double *stats, sums of, float unit) {
@@ -62,7 +60,7 @@ void mc_encode(int index, uint8_t *const *chunks, uint32_t dense, uint32_t level
         sums of = {0, 0};
         for (size_t from = 0; from < dense; from += MC_LEVEL) {
             uint8_t codes[MC_LEVEL];
-            piece(variant, values + from, unit, codes, &of);
+            variant->code(values + from, unit, codes, &of.error, &of.norm);
             for (size_t quad = 0; quad < MC_LEVEL / 4; ++quad)
                 memcpy(block + (from / 4 + quad) * 64, codes + quad * 4, 4);
         }
@@ -86,7 +84,7 @@ void mc_encode(int index, uint8_t *const *chunks, uint32_t dense, uint32_t level
             beyond[level] = sqrt(sum) * (1 + 1e-12);
             sums of_part = {0, 0};
             uint8_t *codes = chunk + mc_tail_offset(dense, (uint32_t)level) + place * MC_LEVEL;
-            piece(variant, part, tail_unit * gains[level], codes, &of_part);
+            variant->code(part, tail_unit * gains[level], codes, &of_part.error, &of_part.norm);
             note(stats + 2 * (level + 1), of_part, tail_unit * gains[level]);
         }
         float tail = above(beyond[0]);
@@ -98,5 +96,27 @@ void mc_encode(int index, uint8_t *const *chunks, uint32_t dense, uint32_t level
             double left = level + 1 < levels ? beyond[level + 1] : 0;
             record[8 + level] = tail > 0 ? (uint8_t)ceil(left / tail * 255) : 0;
         }
+    }
+}
+
+void mc_copy(const uint8_t *const *from, uint8_t *const *to, uint32_t dense, uint32_t levels, const int64_t *rows,
+             uint64_t first, uint64_t n) {
+    size_t record = mc_record_bytes(levels), records = mc_records_offset(dense, levels);
+    for (uint64_t at = 0; at < n; ++at) {
+        uint64_t row = (uint64_t)rows[at], new_row = first + at;
+        const uint8_t *old = from[row / MC_CHUNK];
+        uint8_t *new = to[new_row / MC_CHUNK];
+        size_t place = (size_t)(row % MC_CHUNK), new_place = (size_t)(new_row % MC_CHUNK);
+        const uint8_t *block = old + place / MC_BLOCK * MC_BLOCK * dense + place % MC_BLOCK * 4;
+        uint8_t *new_block = new + new_place / MC_BLOCK * MC_BLOCK * dense + new_place % MC_BLOCK * 4;
+        for (size_t quad = 0; quad < dense / 4; ++quad) memcpy(new_block + quad * 64, block + quad * 64, 4);
+        for (uint32_t level = 0; level < levels; ++level) {
+            size_t offset = mc_tail_offset(dense, level);
+            memcpy(new + offset + new_place * MC_LEVEL, old + offset + place * MC_LEVEL, MC_LEVEL);
+        }
+        size_t scales = mc_tail_offset(dense, levels);
+        for (size_t column = 0; column < 2; ++column)
+            memcpy(new + scales + (column * MC_CHUNK + new_place) * 4, old + scales + (column * MC_CHUNK + place) * 4, 4);
+        memcpy(new + records + new_place * record, old + records + place * record, record);
     }
 }

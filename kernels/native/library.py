@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import sysconfig
 from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int, c_int32, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +99,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
         None,
         (c_int, c_void_p, c_uint32, c_uint32, c_void_p, c_uint64, c_uint64, c_void_p, c_void_p),
     ),
+    "mc_copy": (None, (c_void_p, c_void_p, c_uint32, c_uint32, c_void_p, c_uint64, c_uint64)),
     "mc_open": (
         c_void_p,
         (
@@ -128,7 +128,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
 
 def path() -> Path:
     """Where the library lies if it was built."""
-    return Path(__file__).with_name("_scan" + str(sysconfig.get_config_var("EXT_SUFFIX")))
+    return Path(__file__).with_name("_scan.so")
 
 
 @functools.cache

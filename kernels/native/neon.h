@@ -41,10 +41,10 @@ TARGET static void VARIANT(dense)(const uint8_t *blocks, size_t count, size_t qu
     }
 }
 
-TARGET static void VARIANT(sparse)(const uint8_t *const *chunks, size_t offset, const mc_pair *pairs, size_t count,
+TARGET static void VARIANT(sparse)(const uint8_t *const *chunks, size_t offset, const mc_pair *pairs, size_t count, size_t ahead,
                                    const int8_t *query, int32_t radix, int32_t sum, int32_t *dots) {
     for (size_t at = 0; at < count; ++at) {
-        if (at + 24 < count) {
+        if (at + 24 < ahead) {
             uint32_t next = pairs[at + 24].row;
             __builtin_prefetch(chunks[next / MC_CHUNK] + offset + (size_t)(next % MC_CHUNK) * MC_LEVEL);
         }

@@ -4,15 +4,17 @@
 
 #include "scan.h"
 
-TARGET static size_t VARIANT(sift)(const int32_t *dots, const float *scale, const float *tail, size_t n, float step,
-                                   float spread, float reach, float threshold, uint16_t *hits) {
+#ifndef OWN_SIFT
+TARGET static size_t VARIANT(sift)(const int32_t *dots, const int32_t *low, int32_t radix, const float *scale,
+                                   const float *tail, size_t n, const mc_bound *bound, uint16_t *hits) {
     size_t found = 0;
     for (size_t at = 0; at < n; at += MC_BLOCK) {
         int32_t pass[MC_BLOCK], any = 0;
-        for (size_t lane = 0; lane < MC_BLOCK; ++lane) {
-            float upper = scale[at + lane] * ((float)dots[at + lane] * step + spread) + tail[at + lane] * reach;
-            pass[lane] = upper >= threshold;
-            any |= pass[lane];
+        for (size_t lane = at; lane < at + MC_BLOCK; ++lane) {
+            int32_t dot = low ? radix * dots[lane] + low[lane] : dots[lane];
+            float upper = scale[lane] * ((float)dot * bound->step + bound->spread) + tail[lane] * bound->reach;
+            pass[lane - at] = upper >= bound->threshold;
+            any |= pass[lane - at];
         }
         if (any)
             for (size_t lane = 0; lane < MC_BLOCK; ++lane)
@@ -20,6 +22,7 @@ TARGET static size_t VARIANT(sift)(const int32_t *dots, const float *scale, cons
     }
     return found;
 }
+#endif
 
 TARGET static double VARIANT(wide)(const float *a, const float *b, size_t n) {
     double sums[16] = {0}, rest = 0;
@@ -32,12 +35,23 @@ TARGET static double VARIANT(wide)(const float *a, const float *b, size_t n) {
     return sums[0] + rest;
 }
 
-TARGET static void VARIANT(code)(const float *row, size_t n, float inverse, uint8_t *codes) {
+TARGET static void VARIANT(code)(const float *values, float unit, uint8_t *codes, double *error, double *norm) {
     const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to the nearest integer */
-    for (size_t at = 0; at < n; ++at) {
-        float rounded = row[at] * inverse + shift;
-        int32_t bits;
-        memcpy(&bits, &rounded, sizeof bits);
-        codes[at] = (uint8_t)((bits - 0x4B400000) + 128);
+    float inverse = unit > 0 ? 1.0f / unit : 0.0f;
+    double errors[8] = {0}, norms[8] = {0};
+    for (size_t at = 0; at < MC_LEVEL; at += 8)
+        for (size_t lane = 0; lane < 8; ++lane) {
+            float rounded = values[at + lane] * inverse + shift;
+            int32_t bits;
+            memcpy(&bits, &rounded, sizeof bits);
+            bits -= 0x4B400000;
+            codes[at + lane] = (uint8_t)(bits + 128);
+            double decoded = (double)unit * bits, off = (double)values[at + lane] - decoded;
+            errors[lane] += off * off;
+            norms[lane] += decoded * decoded;
+        }
+    for (size_t lane = 0; lane < 8; ++lane) {
+        *error += errors[lane];
+        *norm += norms[lane];
     }
 }

@@ -20,8 +20,9 @@ static void scalar_dense(const uint8_t *blocks, size_t count, size_t quads, cons
     }
 }
 
-static void scalar_sparse(const uint8_t *const *chunks, size_t offset, const mc_pair *pairs, size_t count,
+static void scalar_sparse(const uint8_t *const *chunks, size_t offset, const mc_pair *pairs, size_t count, size_t ahead,
                           const int8_t *query, int32_t radix, int32_t sum, int32_t *dots) {
+    (void)ahead;
     for (size_t at = 0; at < count; ++at) {
         uint32_t row = pairs[at].row;
         const uint8_t *piece = chunks[row / MC_CHUNK] + offset + (size_t)(row % MC_CHUNK) * MC_LEVEL;

@@ -64,6 +64,11 @@ typedef struct {
 
 typedef struct mc_scan mc_scan;
 
+/* A row is ruled out where scale * (dot * step + spread) + tail * reach is below the threshold. */
+typedef struct {
+    float step, spread, reach, threshold;
+} mc_bound;
+
 /* What a variant provides; portable.h writes all but the two kernels once for all of them. */
 typedef struct {
     const char *name;
@@ -71,14 +76,16 @@ typedef struct {
     /* dots[q * MC_CHUNK + r] = sum over the dense part of query code * row code, for blocks of 16 rows */
     void (*dense)(const uint8_t *blocks, size_t count, size_t quads, const int8_t *queries, const int32_t *sums,
                   size_t b, int32_t *dots);
-    /* dots[i] = sum over 64 dimensions of fine query code * code of row pairs[i]; query: high, then low */
-    void (*sparse)(const uint8_t *const *chunks, size_t offset, const mc_pair *pairs, size_t count,
+    /* dots[i] = sum over 64 dimensions of fine query code * code of row pairs[i], i < count; query: high, then low;
+     * those up to `ahead` will be asked for next */
+    void (*sparse)(const uint8_t *const *chunks, size_t offset, const mc_pair *pairs, size_t count, size_t ahead,
                    const int8_t *query, int32_t radix, int32_t sum, int32_t *dots);
-    /* which of n rows (a multiple of 16) reach the threshold; hits in order */
-    size_t (*sift)(const int32_t *dots, const float *scale, const float *tail, size_t n, float step, float spread,
-                   float reach, float threshold, uint16_t *hits);
+    /* which of n rows (a multiple of 16) reach the threshold, in order; dots are radix * dots + low where there is low */
+    size_t (*sift)(const int32_t *dots, const int32_t *low, int32_t radix, const float *scale, const float *tail,
+                   size_t n, const mc_bound *bound, uint16_t *hits);
     double (*wide)(const float *a, const float *b, size_t n);
-    void (*code)(const float *row, size_t n, float inverse, uint8_t *codes);
+    /* codes 64 values; unit is the value of code 1; adds the squares of value - decoded, and of decoded */
+    void (*code)(const float *values, float unit, uint8_t *codes, double *error, double *norm);
 } mc_variant;
 
 /* -- variants.c: which there are, and whether this processor runs them -- */
@@ -94,6 +101,10 @@ MC_API size_t mc_chunk_bytes(uint32_t dense, uint32_t levels);
  * stats: [levels + 1][2] running maxima of error / (scale * gain) and of the decoded norm. */
 MC_API void mc_encode(int variant, uint8_t *const *chunks, uint32_t dense, uint32_t levels, const float *rows,
                       uint64_t first, uint64_t n, const float *gains, double *stats);
+
+/* Codes of n rows, any of them, as rows first, first + 1, ... of others of the same kind. */
+MC_API void mc_copy(const uint8_t *const *from, uint8_t *const *to, uint32_t dense, uint32_t levels,
+                    const int64_t *rows, uint64_t first, uint64_t n);
 
 /* -- sieve.c -- */
 /* taus: [joint ? 1 : count] scores that k groups are known to reach, shared by all scans of one search. */

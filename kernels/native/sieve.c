@@ -194,10 +194,13 @@ static int look(mc_scan *scan, size_t q, uint32_t row, double part) {
     const mc_queries *of = &scan->queries;
     float dense, tail;
     mc_pair pair = {.row = row};
+    const uint8_t *pieces = scan->codes.chunks[row / MC_CHUNK] + (size_t)(row % MC_CHUNK) * MC_LEVEL;
+    for (uint32_t level = 0; level < levels; ++level)
+        __builtin_prefetch(pieces + mc_tail_offset(scan->codes.dense, level));
     scales_of(record_of(scan, row), &dense, &tail);
     for (uint32_t level = 0; level < levels; ++level) {
         int32_t dot;
-        scan->variant->sparse(scan->codes.chunks, mc_tail_offset(scan->codes.dense, level), &pair, 1,
+        scan->variant->sparse(scan->codes.chunks, mc_tail_offset(scan->codes.dense, level), &pair, 1, 1,
                               of->tail + (q * levels + level) * 2 * MC_LEVEL, of->radix,
                               of->tail_sums[q * levels + level], &dot);
         part += (double)tail * of->step[q * stride + level + 1] * dot;
@@ -223,7 +226,7 @@ static int keep(sieve *s, mc_pair pair) {
 }
 
 /* Blocks [from, to) of a chunk for one query, after their products are there. */
-static int sift(mc_scan *scan, size_t q, uint64_t chunk, size_t from, size_t to, int32_t *dots) {
+static int sift(mc_scan *scan, size_t q, uint64_t chunk, size_t from, size_t to, const int32_t *dots) {
     const mc_queries *of = &scan->queries;
     uint32_t levels = scan->codes.levels;
     size_t place = q * (levels + 1), begin = from * MC_BLOCK;
@@ -235,15 +238,16 @@ static int sift(mc_scan *scan, size_t q, uint64_t chunk, size_t from, size_t to,
     board *b = board_of(scan, q);
     sieve *s = scan->sieves + q;
     uint16_t hits[MC_CHUNK];
-    if (of->parts == 2)
-        for (size_t at = begin; at < to * MC_BLOCK; ++at) dots[at] = of->radix * dots[at] + dots[MC_CHUNK + at];
-    size_t found = scan->variant->sift(dots + begin, scales + begin, tails + begin, (to - from) * MC_BLOCK, step,
-                                       spread, reach, tau(b) - base - slack, hits);
+    const int32_t *low = of->parts == 2 ? dots + MC_CHUNK : NULL;
+    mc_bound bound = {step, spread, reach, tau(b) - base - slack};
+    size_t found = scan->variant->sift(dots + begin, low ? low + begin : NULL, of->radix, scales + begin,
+                                       tails + begin, (to - from) * MC_BLOCK, &bound, hits);
     for (size_t at = 0; at < found; ++at) {
         size_t lane = begin + hits[at];
         uint64_t row = chunk * MC_CHUNK + lane;
         if (row >= scan->codes.rows || (scan->eligible && !scan->eligible[row])) continue;
-        float part = base + scales[lane] * step * (float)dots[lane];
+        int32_t dot = low ? of->radix * dots[lane] + low[lane] : dots[lane];
+        float part = base + scales[lane] * step * (float)dot;
         float upper = part + scales[lane] * spread + tails[lane] * reach + slack;
         mc_pair pair = {(uint32_t)row, part, upper, tails[lane]};
         ++scan->counts.survivors;
@@ -330,13 +334,13 @@ static void read_on(mc_scan *scan, size_t q, size_t count) {
     float reach = of->reach[place + level + 1] / 255.0f, slack = of->slack[place + level + 1];
     float floor = tau(board_of(scan, q));
     mc_pair *pairs = s->pairs + s->at;
+    size_t ahead = s->count - s->at;
     int32_t dots[BATCH];
-    for (size_t at = 0; at < count && at < 24; ++at) __builtin_prefetch(record_of(scan, pairs[at].row));
-    scan->variant->sparse(scan->codes.chunks, mc_tail_offset(scan->codes.dense, level), pairs, count,
+    scan->variant->sparse(scan->codes.chunks, mc_tail_offset(scan->codes.dense, level), pairs, count, ahead,
                           of->tail + (q * levels + level) * 2 * MC_LEVEL, of->radix,
                           of->tail_sums[q * levels + level], dots);
     for (size_t at = 0; at < count; ++at) {
-        if (at + 24 < count) __builtin_prefetch(record_of(scan, pairs[at + 24].row));
+        if (at + 24 < ahead) __builtin_prefetch(record_of(scan, pairs[at + 24].row));
         mc_pair pair = pairs[at];
         const uint8_t *record = record_of(scan, pair.row);
         float dense, tail;
@@ -453,7 +457,7 @@ void mc_pieces(int variant, const mc_codes *codes, const mc_queries *queries, co
                int32_t *dots) {
     for (uint64_t at = 0; at < count; ++at) {
         mc_pair pair = {.row = rows[at]};
-        mc_variant_at(variant)->sparse(codes->chunks, mc_tail_offset(codes->dense, 0), &pair, 1, queries->tail,
+        mc_variant_at(variant)->sparse(codes->chunks, mc_tail_offset(codes->dense, 0), &pair, 1, 1, queries->tail,
                                        queries->radix, queries->tail_sums[0], dots + at);
     }
 }
