@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 
 from matchcut.server.commands import COMMANDS
 from matchcut.server.errors import MatchcutError
@@ -32,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action="version", version=f"matchcut {metadata.version('matchcut')}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         below = commands.add_parser(
@@ -51,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser().parse_args(arguments)
     try:
         code: int = parsed.run(parsed)
+        sys.stdout.flush()  # here a reader that has gone is told, not by the interpreter's last words
     except MatchcutError as error:
         print(f"matchcut: {error.message}", file=sys.stderr)
         return 2 if error.code == "INVALID_ARGUMENT" else 1
@@ -58,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("matchcut: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone, e.g. `| head`; nobody is left to tell
+        # The reader of our output has gone, e.g. `| head`; nobody is left to tell, and what is buffered has to go
+        # somewhere when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code
 

@@ -10,7 +10,8 @@ MatchcutError
 ├── Overloaded              RESOURCE_EXHAUSTED   no place free now: retry after a while
 ├── DeadlineExceeded        DEADLINE_EXCEEDED    the caller's time is over
 ├── Cancelled               CANCELLED            the caller went away
-├── StoreFailed             INTERNAL             the disk failed or is full; nothing was changed
+├── StoreFailed             INTERNAL             the disk failed, is full (STORE_FULL), or the catalogue's file is gone
+│                                                from it (STORE_GONE); nothing was changed
 └── EngineFailed            INTERNAL             the encoder could not be loaded or run
 
 `reason` is stable, for programs (google.rpc.ErrorInfo); the message is for people and says what to do.

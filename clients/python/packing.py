@@ -8,6 +8,7 @@ from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from google.protobuf.message import Message
 
+from matchcut.client.errors import InvalidInput
 from matchcut.client.options import microseconds
 from matchcut.client.sources import Meter, slices
 from matchcut.v1 import media_pb2
@@ -44,6 +45,10 @@ class Packs(Protocol[Piece_contra]):
         """What one piece becomes."""
         ...
 
+    def finish(self) -> None:
+        """Called after the last piece; raises where something is missing."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Packer(Generic[Piece]):
@@ -65,6 +70,9 @@ class Packer(Generic[Piece]):
         for chunk in self.chunks(piece):
             yield self.request(chunk=chunk)
 
+    def finish(self) -> None:
+        """Nothing is missing: the server knows what to say of media without a piece."""
+
 
 class FramePacker:
     """Packs (seconds, pixels) frames; the first one tells the header the size. It serves one call.
@@ -76,6 +84,7 @@ class FramePacker:
 
     Raises:
         ValueError: a frame of another type, shape or size than expected.
+        InvalidInput: no frame at all, of which the server could not tell the size.
     """
 
     def __init__(self, request: Callable[..., Message], header: HasMedia, pixel_format: PixelFormat) -> None:
@@ -99,6 +108,11 @@ class FramePacker:
             raise ValueError(f"all frames must be of one size: {self._shape} came first, then {pixels.shape}")
         packed = media_pb2.Frame(pixels=pixels.tobytes(), time_us=microseconds(seconds))
         yield self._request(chunk=media_pb2.MediaChunk(frame=packed))
+
+    def finish(self) -> None:
+        if not self._shape:
+            said = "there is no frame; give at least one (seconds, array)"
+            raise InvalidInput(said, code="INVALID_ARGUMENT", reason="EMPTY_MEDIA")
 
     def _form(self, pixels: memoryview) -> media_pb2.FrameForm:
         code, dimensions, rows = _FORMATS[self._name]
@@ -151,6 +165,7 @@ class Outgoing(Generic[Piece]):
         yield from self.packer.start()
         for piece in pieces:
             yield from self.packer.pack(piece)
+        self.packer.finish()
         yield from self.end
 
     async def messages_async(self, pieces: AsyncIterable[Piece]) -> AsyncGenerator[Message, None]:
@@ -160,5 +175,6 @@ class Outgoing(Generic[Piece]):
         async for piece in pieces:
             for message in self.packer.pack(piece):
                 yield message
+        self.packer.finish()
         for message in self.end:
             yield message

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 
-from matchcut.client import Client, DeadlineExceeded, Error, InvalidInput, Unavailable
+from matchcut.client import Client, DeadlineExceeded, Error, InvalidInput, Unauthenticated, Unavailable
+from matchcut.server import errors
+from matchcut.server.commands.output import printable
 from matchcut.server.config import environment
 
 UNREACHABLE = 69  # EX_UNAVAILABLE of sysexits.h
@@ -17,7 +19,7 @@ Run = Callable[[argparse.Namespace], int]
 
 
 def add_connection(parser: argparse.ArgumentParser) -> None:
-    """Adds --server, --tenant, --tls-ca, --client-token-file, --timeout and --json."""
+    """Adds --server, --tenant, --tls-ca, --client-cert, --client-key, --client-token-file, --timeout and --json."""
     group = parser.add_argument_group("server")
     group.add_argument(
         "--server",
@@ -37,6 +39,18 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
         help="speak TLS and trust the authorities in this PEM file; 'system': the well-known ones [MATCHCUT_TLS_CA]",
     )
     group.add_argument(
+        "--client-cert",
+        metavar="FILE",
+        default=environment("CLIENT_CERT", ""),
+        help="PEM certificate chain to show to a server that asks for one [MATCHCUT_CLIENT_CERT]",
+    )
+    group.add_argument(
+        "--client-key",
+        metavar="FILE",
+        default=environment("CLIENT_KEY", ""),
+        help="PEM private key of --client-cert [MATCHCUT_CLIENT_KEY]",
+    )
+    group.add_argument(
         "--client-token-file",
         metavar="FILE",
         default=environment("CLIENT_TOKEN_FILE", ""),
@@ -50,7 +64,10 @@ def add_connection(parser: argparse.ArgumentParser) -> None:
 
 def positive(text: str) -> float:
     """A number above zero, for argparse."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above zero")
     return value
@@ -65,11 +82,27 @@ def add_tag_filter(parser: argparse.ArgumentParser) -> None:
 
 
 def client(arguments: argparse.Namespace) -> Client:
-    """A client for the server that the command line names."""
+    """A client for the server that the command line names.
+
+    Raises:
+        errors.InvalidInput: options that belong together are not all given.
+    """
+    shown = (arguments.client_cert, arguments.client_key)
+    if any(shown) and not all(shown):
+        raise errors.InvalidInput("--client-cert and --client-key belong together; give both")
+    if any(shown) and not arguments.tls_ca:
+        raise errors.InvalidInput("--client-cert needs TLS; give --tls-ca as well")
     file = arguments.client_token_file
     token = Path(file).read_text(encoding="utf-8").split("\n", 1)[0].strip() if file else None
     tls = True if arguments.tls_ca == "system" else arguments.tls_ca or None
-    return Client(arguments.server, tenant=arguments.tenant, timeout=arguments.timeout, token=token, tls=tls)
+    return Client(
+        arguments.server,
+        tenant=arguments.tenant,
+        timeout=arguments.timeout,
+        token=token,
+        tls=tls,
+        certificate=shown if all(shown) else None,
+    )
 
 
 def told(run: Run) -> Run:
@@ -80,26 +113,50 @@ def told(run: Run) -> Run:
         try:
             return run(arguments)
         except Unavailable:
-            print(f"matchcut: {unreachable(arguments.server)}", file=sys.stderr)
+            say(unreachable(arguments))
             return UNREACHABLE
         except DeadlineExceeded as error:
-            late = (
-                f"no answer within --timeout {arguments.timeout:g} s; allow more"
-                if arguments.timeout
-                else error.message
-            )
-            print(f"matchcut: {late}", file=sys.stderr)
+            bound = arguments.timeout
+            say(f"no answer within --timeout {bound:g} s; allow more" if bound else error.message)
+            return 1
+        except Unauthenticated as error:
+            say(refused(arguments) if error.reason == "TOKEN_INVALID" else error.message)
             return 1
         except Error as error:
-            print(f"matchcut: {error.message}", file=sys.stderr)
+            say(error.message)
             return 2 if isinstance(error, InvalidInput) else 1
+        except UnicodeEncodeError as error:
+            say(f"{error.object!r} is not UTF-8, as names must be")
+            return 2
+        except BrokenPipeError:
+            raise  # not a file of ours: whoever reads what we print has gone
         except OSError as error:
-            print(f"matchcut: {error.filename or ''}: {error.strerror}", file=sys.stderr)
+            say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
             return 2
 
     return guarded
 
 
-def unreachable(server: str) -> str:
+def say(text: str) -> None:
+    """One line on standard error."""
+    print(f"matchcut: {printable(text)}", file=sys.stderr)
+
+
+def refused(arguments: argparse.Namespace) -> str:
+    """What to say where the server wants another token."""
+    if arguments.client_token_file:
+        return f"{arguments.server} does not accept the token in {arguments.client_token_file}; give another file"
+    return f"{arguments.server} asks for a token; name a file that holds one with --client-token-file"
+
+
+def unreachable(arguments: argparse.Namespace) -> str:
     """What to say where no server answers."""
-    return f"no server answers at {server}; start one with `matchcut serve`, or name another with --server"
+    if arguments.tls_ca:
+        return (
+            f"no server answers at {arguments.server} with TLS; it must speak TLS, its certificate must name that host "
+            "and come from an authority in --tls-ca, and it may ask for --client-cert"
+        )
+    return (
+        f"no server answers at {arguments.server}; start one with `matchcut serve`, or name another with --server; "
+        "if it speaks TLS, give --tls-ca"
+    )

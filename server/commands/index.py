@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from matchcut.client import Client, Error, Ingested, NotFound, Unavailable
-from matchcut.server.commands.connect import UNREACHABLE, add_connection, client, positive, told, unreachable
-from matchcut.server.commands.output import console, print_json, print_warning, table
+from matchcut.client import Client, Error, Ingested, Item, NotFound, Unavailable
+from matchcut.server.commands.connect import UNREACHABLE, add_connection, client, positive, say, told, unreachable
+from matchcut.server.commands.output import console, print_json, print_warning, printable, table
 from matchcut.server.errors import InvalidInput
 
 NAME = "index"
@@ -98,7 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise InvalidInput("--jobs must be at least 1")
     clips = list(find(arguments.paths, arguments.prefix))
     if not clips:
-        raise InvalidInput("no video file found; files are found by their ending, or named directly")
+        looked = ", ".join(arguments.paths)
+        raise InvalidInput(f"no video file found below {looked}; files are found by their ending, or named directly")
     with client(arguments) as server:
         server.health()  # one clear line where no server is, not one for each file
         done, failures = ingest(server, clips, arguments)
@@ -107,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         summarise(done, failures)
     if any(failure.reason == "UNAVAILABLE" for failure in failures):
-        print(f"matchcut: {unreachable(arguments.server)}", file=sys.stderr)
+        say(unreachable(arguments))
         return UNREACHABLE
     return 1 if failures else 0
 
@@ -150,7 +151,7 @@ def ingest(server: Client, clips: list[Clip], arguments: argparse.Namespace) -> 
             try:
                 for future in as_completed(futures):
                     collect(future, futures[future], done, failures)
-                    progress.update(task, advance=1, description=f"indexing {futures[future].item_id}")
+                    progress.update(task, advance=1, description=f"indexing {printable(futures[future].item_id)}")
             except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)
                 server.close()  # ends the calls under way; the server keeps nothing of them
@@ -159,22 +160,27 @@ def ingest(server: Client, clips: list[Clip], arguments: argparse.Namespace) -> 
 
 
 def send(server: Client, clip: Clip, arguments: argparse.Namespace, lost: threading.Event) -> Ingested:
-    """Sends one clip, unless the server was lost with another; an item that is there keeps its tags."""
+    """Sends one clip, unless the server was lost with another; an item that is there keeps what is said of it."""
     if lost.is_set():
         raise Unavailable("not sent", code="UNAVAILABLE")
+    known: Item | None = None
     try:
-        tags = arguments.tag or server.get(clip.item_id).item.tags
+        clip.item_id.encode()
+        known = server.get(clip.item_id).item
+    except UnicodeEncodeError:
+        raise OSError(errno.EILSEQ, "its name is not UTF-8; rename it") from None
     except NotFound:
-        tags = ()
+        pass
     except Unavailable:
         lost.set()
         raise
     return server.ingest(
         clip.item_id,
         clip.path,
-        title=clip.path.stem,
+        title=(known and known.title) or clip.path.stem,
         uri=clip.path.resolve().as_uri(),
-        tags=tags,
+        tags=arguments.tag or (known.tags if known else ()),
+        attributes=known.attributes if known else {},
         rate=arguments.rate,
         shots=arguments.shots,
     )
@@ -189,7 +195,8 @@ def collect(future: Future[Ingested], clip: Clip, done: list[Ingested], failures
     except Error as error:
         failures.append(Failure(clip.item_id, str(clip.path), error.message, error.reason))
     except OSError as error:
-        failures.append(Failure(clip.item_id, str(clip.path), error.strerror or str(error), "FILE"))
+        why = error.strerror or str(error)
+        failures.append(Failure(printable(clip.item_id), printable(str(clip.path)), why, "FILE"))
 
 
 def summarise(done: list[Ingested], failures: list[Failure]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from matchcut.server.commands.connect import add_connection, add_tag_filter, client, told
-from matchcut.server.commands.output import console, print_json, table
+from matchcut.server.commands.output import console, counted, print_json, table
 
 NAME = "ls"
 SUMMARY = "list the catalogue"
@@ -33,5 +33,5 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     rows = [(item.id, item.title, f"{item.duration:.2f} s", ", ".join(item.tags)) for item in items]
     columns = {"item": "left", "title": "left", "duration": "right", "tags": "left"}
-    console.print(table(f"{len(items)} items", columns, rows))
+    console.print(table(counted(len(items), "items"), columns, rows))
     return 0

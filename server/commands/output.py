@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any
@@ -15,6 +16,7 @@ from rich.text import Text
 from matchcut.client import Encoder, MediaReport, Ranking, StageTimes, TimeRange
 
 console = Console()
+_ESCAPED = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of surrogates, line and paragraph separators
 
 
 def plain(value: Any) -> Any:
@@ -36,6 +38,14 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def printable(text: str) -> str:
+    """Text that a terminal only shows: what controls it, or is no Unicode, is written as an escape.
+
+    Ids, titles and warnings are other people's words; one with an escape sequence in it is not to be obeyed.
+    """
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in _ESCAPED else c for c in text)
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     print(json.dumps(plain(value), ensure_ascii=False, indent=2))
@@ -46,13 +56,18 @@ def seconds(span: TimeRange | None) -> str:
     return "-" if span is None else f"{span.start:.2f} - {span.end:.2f} s"
 
 
+def counted(count: int, what: str) -> str:
+    """So many of what is named in the plural, e.g. "1 frame"."""
+    return f"{count} {what.removesuffix('s') if count == 1 else what}"
+
+
 def table(title: str, columns: Mapping[str, str], rows: Iterable[Iterable[str]]) -> Table:
     """A table; columns are {heading: "left" or "right"}."""
-    made = Table(title=Text(title, style="bold"), title_justify="left")
+    made = Table(title=Text(printable(title), style="bold"), title_justify="left")
     for heading, side in columns.items():
         made.add_column(heading, justify="right" if side == "right" else "left")
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
+        made.add_row(*(Text(printable(cell)) for cell in row))
     return made
 
 
@@ -79,7 +94,7 @@ def print_times(times: StageTimes, encoder: Encoder) -> None:
             f"{stage.wall * 1e3:.1f}",
             f"{stage.cpu * 1e3:.1f}",
             stage.variant,
-            ", ".join(f"{count} {name}" for name, count in sorted(stage.counts.items())),
+            ", ".join(counted(count, name) for name, count in sorted(stage.counts.items())),
         )
         for stage in times.stages
     ]
@@ -102,4 +117,4 @@ def print_report(report: MediaReport) -> None:
 
 def print_warning(text: str) -> None:
     """A line that begins with a yellow word; brackets in the text are no markup."""
-    console.print(Text.assemble(("warning ", "yellow"), text))
+    console.print(Text.assemble(("warning ", "yellow"), printable(text)))

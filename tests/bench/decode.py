@@ -45,7 +45,7 @@ def main() -> None:
     print(f"{cpu()}, one core, PyAV {av.__version__}, FFmpeg {av.ffmpeg_version_info}; baseline {ffmpeg_version()}")
     rows = [*every_frame(rounds), *sampled(max(3, rounds // 2))]
     with RESULTS.open("a", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         if file.tell() == 0:
             writer.writerow(["date", "cpu", "what", "median", "unit", "baseline", "ratio", "wanted"])
         writer.writerows([date.today().isoformat(), cpu(), *row] for row in rows)

@@ -63,6 +63,13 @@ def test_frames(
     ]
 
 
+@pytest.mark.parametrize("method", ["live_frames", "ingest_frames"])
+def test_no_frames_are_told(client: Any, server: Any, method: str) -> None:
+    with pytest.raises(InvalidInput, match="there is no frame") as caught:
+        list(client.live_frames([])) if method == "live_frames" else client.ingest_frames("film", [])
+    assert caught.value.reason == "EMPTY_MEDIA"
+
+
 def test_frames_need_no_numpy_and_no_packing(client: Any, server: Any) -> None:
     class Tensor:
         def __array__(self) -> Any:

@@ -83,8 +83,9 @@ async def test_the_servers_errors_arrive_whole(client: AsyncClient) -> None:
     with pytest.raises(InvalidInput) as unnamed:
         await client.ingest("", b"x")
     assert unnamed.value.field
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidInput) as empty:
         await client.ingest_frames("empty", [])
+    assert empty.value.reason == "EMPTY_MEDIA"
     assert await client.remove("nobody", missing_ok=True) is False
 
 

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from matchcut.client import Client
 from matchcut.server.__main__ import main
 
 CLIPS = ("bikes.mp4", "carphone.mp4")
@@ -113,6 +115,53 @@ def test_names_with_brackets_are_names(address: str, folder: Path, capsys: pytes
         assert arguments[0] == "index" or "[bold]x[/b].mp4" in out.replace("\n", "")
 
 
+def test_names_that_are_not_utf8_hold_up_nothing(
+    address: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bikes.mp4").rename(folder / os.fsdecode(b"b\xff.mp4"))
+    code, out, _ = run(capsys, "index", folder)
+    assert code == 1
+    assert "1 of 2 files are in the catalogue" in out
+    assert "b\\udcff.mp4" in out
+    assert "its name is not UTF-8; rename it" in " ".join(out.replace("│", " ").split())
+    for command in (["rm", "b\udcff"], ["query", "--item", "b\udcff"], ["ls", "--tag", "b\udcff"]):
+        code, _, err = run(capsys, *command)
+        assert code == 2
+        assert err == "matchcut: 'b\\udcff' is not UTF-8, as names must be\n"
+
+
+def test_words_of_others_do_not_control_the_terminal(
+    address: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "bikes.mp4").rename(folder / "\x1b[31mre\u3000d\n.mp4")
+    assert run(capsys, "index", folder)[0] == 0
+    out = run(capsys, "ls")[1]
+    assert "\x1b" not in out
+    assert "\\x1b[31mre\u3000d\\n.mp4" in out
+
+
+def test_a_reader_that_goes_is_no_failure(address: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, "index", folder)
+    for command in ("ls", "ls --json", f"query {folder / 'bikes.mp4'} --json"):
+        pipe = f"set -o pipefail; {sys.executable} -m matchcut.server {command} | head -c 1"
+        done = subprocess.run(["bash", "-c", pipe], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_indexing_again_keeps_what_is_said_of_an_item(
+    address: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Client(address) as client:
+        client.ingest(
+            "bikes.mp4", folder / "bikes.mp4", title="By the river", tags=["a"], attributes={"licence": "free"}
+        )
+    run(capsys, "index", folder / "bikes.mp4")
+    (item,) = run_json(capsys, "ls")
+    assert item["title"] == "By the river"
+    assert item["tags"] == ["a"]
+    assert item["attributes"] == {"licence": "free"}
+
+
 def test_indexing_again_without_tags_keeps_them(address: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(capsys, "index", folder / "bikes.mp4", "--tag", "a", "--tag", "b")
     run(capsys, "index", folder / "bikes.mp4")
@@ -126,7 +175,7 @@ def test_numbers_that_make_no_sense_are_refused(folder: Path, capsys: pytest.Cap
         with pytest.raises(SystemExit) as caught:
             main(["query", str(folder / "bikes.mp4"), *wrong])
         assert caught.value.code == 2
-        assert f"argument {wrong[0]}" in capsys.readouterr().err
+        assert f"argument {wrong[0]}: {wrong[1]!r} is not a number above zero" in capsys.readouterr().err
 
 
 def test_live_lists_improve(address: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -195,6 +244,13 @@ def test_an_option_out_of_range_stops_serve_with_2(capsys: pytest.CaptureFixture
     assert "--batch: '0' is not at least 1" in err
 
 
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"matchcut {metadata.version('matchcut')}\n"
+
+
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["serve"], ["index"], ["query"], ["ls"], ["rm"], ["encoder"]):
         with pytest.raises(SystemExit) as caught:
@@ -237,7 +293,5 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
 
 
 def listed(address: str) -> list[str]:
-    from matchcut.client import Client
-
     with Client(address) as client:
         return [item.id for item in client.items()]
