@@ -58,6 +58,24 @@ setup() {
   .venv/bin/python -m matchcut.server encoder
 }
 
+# What the tests need beside Python: a C compiler, and for the Arm variants a cross compiler and an emulator.
+system_packages() {
+  local missing=()
+  command -v cc >/dev/null || missing+=(gcc libc6-dev)
+  if [ "$(uname -m)" != aarch64 ]; then
+    command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
+    command -v qemu-aarch64-static >/dev/null || missing+=(qemu-user-static)
+  fi
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "apt-get install ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  else
+    fail "the tests need more of the system; on Debian or Ubuntu: sudo apt-get install ${missing[*]}"
+  fi
+}
+
 demo() {
   setup encoder
   local out=build/demo address
@@ -85,6 +103,7 @@ demo() {
 }
 
 tests() {
+  system_packages
   setup encoder,test
   say "ruff"; .venv/bin/ruff check .; .venv/bin/ruff format --check .
   say "mypy"; .venv/bin/mypy -p matchcut.server -p matchcut.kernels -p matchcut.client

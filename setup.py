@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from setuptools import Command, Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
@@ -79,8 +80,15 @@ class BuildPy(build_py):
         super().run()
 
 
+class BuildExt(build_ext):
+    """Names the library without Python's version, as it is loaded by ctypes and knows no Python."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return fullname.replace(".", "/") + ".so"
+
+
 class BdistWheel(bdist_wheel):
-    """The library is loaded by ctypes and knows no Python: one wheel for a platform serves every version."""
+    """So one wheel for a platform serves every version of Python."""
 
     def get_tag(self) -> tuple[str, str, str]:
         return "py3", "none", super().get_tag()[2]
@@ -125,6 +133,7 @@ setup(
         "onnxruntime>=1.20",  # the engine that every platform has
         "openvino>=2025.0; platform_machine == 'x86_64' or platform_machine == 'AMD64'",  # ~10x on AMX
         "pillow>=11",  # JPEG and PNG frames, with guards against decompression bombs and EXIF orientation
+        "prometheus-client>=0.21",  # the metrics of --metrics, in the format that every monitoring system reads
         "rich>=13",  # tables and progress bars of the command line
     ],
     extras_require={
@@ -146,7 +155,7 @@ setup(
     },
     entry_points={"console_scripts": ["matchcut = matchcut.server.__main__:main"]},
     ext_modules=[native_scan()],
-    cmdclass={"build_py": BuildPy, "bdist_wheel": BdistWheel, "protoc": Protoc},
+    cmdclass={"build_py": BuildPy, "build_ext": BuildExt, "bdist_wheel": BdistWheel, "protoc": Protoc},
     classifiers=[
         "Development Status :: 4 - Beta",
         "Programming Language :: Python :: 3.11",

@@ -20,7 +20,7 @@ HEAVY = ("torch", "triton", "nvidia", "cuda", "cupy", "tensorrt", "pycuda")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from a copy of the sources, without the stubs that lie about in a checkout."""
     copy, out = tmp_path_factory.mktemp("source") / "matchcut", tmp_path_factory.mktemp("wheel")
-    ignored = shutil.ignore_patterns(".*", "build", "dist", "*_pb2*", "__pycache__", "*.egg-info", "tests")
+    ignored = shutil.ignore_patterns(".*", "build", "*.so", "dist", "*_pb2*", "__pycache__", "*.egg-info", "tests")
     shutil.copytree(ROOT, copy, ignore=ignored)
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), "."]
     subprocess.run(command, cwd=copy, check=True, capture_output=True)
@@ -40,6 +40,7 @@ def test_it_carries_what_is_needed_and_nothing_else(wheel: Path) -> None:
         "matchcut/server/pipeline.py",
         "matchcut/server/py.typed",
         "matchcut/kernels/device.py",
+        "matchcut/kernels/native/_scan.so",
         "matchcut/client/sync.py",
         "matchcut/client/py.typed",
     ):
@@ -48,6 +49,7 @@ def test_it_carries_what_is_needed_and_nothing_else(wheel: Path) -> None:
     assert all(
         name.startswith(("matchcut/v1/", "matchcut/server/", "matchcut/kernels/", "matchcut/client/")) for name in names
     )
+    assert re.fullmatch(r"matchcut-[\d.]+-py3-none-(?!any).*\.whl", wheel.name)
     assert wheel.stat().st_size < 1_000_000
 
 
@@ -68,7 +70,7 @@ def test_nothing_heavy_is_asked_for(wheel: Path) -> None:
     base = {re.split(r"[<>=!~;\[ ]", one)[0].lower() for one in required if "extra ==" not in one}
     assert base == {
         *("av", "grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-status"),
-        *("numpy", "onnxruntime", "openvino", "pillow", "protobuf", "rich"),
+        *("numpy", "onnxruntime", "openvino", "pillow", "prometheus-client", "protobuf", "rich"),
     }
     assert not [one for one in required if one.lower().startswith(HEAVY)]
     assert set(metadata.get_all("Provides-Extra") or []) == {"bench", "encoder", "test"}
