@@ -1,6 +1,7 @@
 """How rows are turned before they are coded: so that the first dimensions hold most of what tells rows apart.
 
-`Basis.plain` turns nothing. `learn` takes the principal axes of a sample. Embeddings of a trained encoder have a steep
+`Basis.plain` turns nothing, at most it takes the mean away, which makes codes finer. `learn` takes the principal axes
+of a sample. Embeddings of a trained encoder have a steep
 spectrum: of EfficientNet-Lite0's 1280 dimensions 128 turned ones hold 88 % of the energy.
 """
 
@@ -41,11 +42,13 @@ class Basis:
     planned: int = 0
 
     @classmethod
-    def plain(cls, dimensions: int, planned: int = 0) -> Basis:
+    def plain(cls, dimensions: int, *, mean: Floats | None = None, planned: int = 0) -> Basis:
         """No turn; every dimension is scanned for every row."""
         dense = -(-dimensions // LEVEL) * LEVEL
-        nothing = np.empty(0, np.float32)
-        return cls(dimensions, dense, np.zeros(dimensions, np.float32), nothing, planned=planned)
+        gains = np.empty(0, np.float32)
+        if mean is None:
+            return cls(dimensions, dense, np.zeros(dimensions, np.float32), gains, planned=planned)
+        return cls(dimensions, dense, mean, gains, rho=2 * _U, planned=planned)
 
     @property
     def levels(self) -> int:
@@ -77,10 +80,10 @@ class Basis:
     def turn(self, rows: Floats) -> Floats:
         """y of (n, dimensions) rows: (n, width) float32, within rho; not finite where float32 overflows."""
         turned = np.zeros((len(rows), self.width), np.float32)
-        if self.matrix is None:
-            turned[:, : self.dimensions] = rows
-            return turned
         with np.errstate(over="ignore", invalid="ignore"):
+            if self.matrix is None:
+                np.subtract(rows, self.mean, out=turned[:, : self.dimensions])
+                return turned
             apart = rows - self.mean
             for start in range(0, self.dimensions, _INNER):
                 part = slice(start, start + _INNER)
@@ -138,13 +141,17 @@ class Axes:
 def learn(sample: Floats) -> Axes | None:
     """The principal axes of (n, dimensions) rows about their mean; None where there is nothing to learn.
 
-    Few enough dimensions to be one level, so many that there is no code for them, or fewer rows than two: nothing.
+    Few enough dimensions to be one level, so many that there is no code for them, fewer rows than two, or rows so large
+    that float32 overflows: nothing.
     """
     count, dimensions = sample.shape
     if count < 2 or not LEVEL < dimensions <= LEVEL * LEVELS:
         return None
     mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
-    apart = sample - mean
-    moments = (apart.T @ apart).astype(np.float64) / count
+    with np.errstate(over="ignore", invalid="ignore"):
+        apart = sample - mean
+        moments = (apart.T @ apart).astype(np.float64) / count
+    if not np.isfinite(moments).all():
+        return None
     energy, axes = np.linalg.eigh(moments)
     return Axes(mean, np.ascontiguousarray(axes.T[::-1]), np.maximum(energy[::-1], 0))

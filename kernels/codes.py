@@ -50,6 +50,7 @@ from matchcut.kernels.score import largest_norm
 _TINY = 2.0**-80  # TINY of encode.c
 _UP = 1 + 2.0**-20  # makes room for rounding to float32
 _RANGE = 2.0**40  # norms beyond this, or below its inverse, are left to topk.search
+_FINE = 2  # so many queries wait for memory anyway: finer codes cost them nothing
 _SLAB = 64 << 20  # bytes of memory asked for at a time, at most
 _HUGE = 16 << 20  # from this size on memory is asked for in huge pages
 
@@ -250,7 +251,7 @@ def _longest(vectors: Floats) -> float:
 
 def code_queries(queries: Floats, rows: CodedRows, limit: int) -> CodedQueries | None:
     """The queries as `rows` needs them; None where norms are so large or small that float32 bounds say little, or where
-    there are so many dense dimensions that their products might not fit 32 bits.
+    there are so many dense dimensions that no codes have products of 32 bits.
 
     Args:
         queries: (b, dimensions) float32, finite.
@@ -264,16 +265,17 @@ def code_queries(queries: Floats, rows: CodedRows, limit: int) -> CodedQueries |
     if not ((norms < _RANGE) & (norms > 1 / _RANGE)).all() or not 1 / _RANGE < rows.span < _RANGE:
         return None
     levels, dense = basis.levels, basis.dense
-    count, parts, radix = len(queries), 2 if levels else 1, 2 * limit
-    finest = limit if parts == 1 else radix * limit + limit - 1  # so that both halves keep to the limit
-    if dense * finest * 127 >= 2**31:  # the largest sum of products of the dense part
+    count, radix = len(queries), 2 * limit
+    parts = 2 if levels or count <= _FINE else 1
+    most = limit if parts == 1 else radix * limit + limit - 1  # so that both halves keep to the limit
+    if _finest(most, dense) < 1:
         return None
     high, low = np.zeros((2, count, basis.width), np.int8)
     sums = np.zeros((count, levels + 1), np.int32)
     step, spread, slack = (np.zeros((count, levels + 1)) for _ in range(3))
     gains = np.concatenate([[1.0], basis.ratios.astype(np.float64)])
     for at, part in enumerate(basis.pieces()):
-        piece = turned[:, part]
+        piece, finest = turned[:, part], _finest(most, part.stop - part.start)
         unit = np.abs(piece).max(axis=1) / finest
         unit[unit < _TINY] = 0
         coded = np.rint(piece / np.where(unit > 0, unit, np.inf)[:, np.newaxis])
@@ -311,3 +313,8 @@ def code_queries(queries: Floats, rows: CodedRows, limit: int) -> CodedQueries |
         "base": base.astype(np.float32),
     }
     return CodedQueries(arrays, count, parts, radix)
+
+
+def _finest(most: int, dimensions: int) -> int:
+    """The largest code of a query whose product with so many bytes, and the sums on the way to it, fit 32 bits."""
+    return min(most, (2**31 - 1) // (255 * dimensions) - 127)

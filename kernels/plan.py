@@ -43,12 +43,14 @@ def choose(rows: Floats, *, check: Callable[[], None] | None = None, small: int 
         small: bytes of codes up to which nothing is turned.
     """
     count, dimensions = rows.shape
-    plain = Basis.plain(dimensions, count)
-    if count * plain.width <= small or dimensions <= 2 * LEVEL:
-        return plain
     check = check or _nobody_asks
     random = np.random.default_rng(count)
-    axes = learn(rows[_some(random, count, _SAMPLE)])
+    sample = rows[_some(random, count, _SAMPLE)]
+    mean = sample.mean(axis=0, dtype=np.float64).astype(np.float32) if count else None
+    plain = Basis.plain(dimensions, mean=mean, planned=count)
+    if count * plain.width <= small or dimensions <= 2 * LEVEL:
+        return plain
+    axes = learn(sample)
     if axes is None:
         return plain
     check()

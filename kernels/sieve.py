@@ -3,78 +3,28 @@
 Dispatch: device.Cpu calls this where the library of kernels/native is there, topk.search where it is not.
 
 The library rules out what cannot be among the k best groups (codes.py proves by what), first by the codes and then in
-float64; decide.decide has the last word on the pairs that are left, as it has in topk. Threads take chunks of rows in
-turn and share what is known of the k-th best.
+float64; decide.decide has the last word on the pairs that are left, as it has in topk.
 """
 
 from __future__ import annotations
 
-import ctypes
-import itertools
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
-from contextlib import contextmanager
-from ctypes import byref
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from matchcut.kernels.codes import CodedQueries, CodedRows, code_queries
+from matchcut.kernels.codes import CodedRows, code_queries
+from matchcut.kernels.crew import Crew as Crew
+from matchcut.kernels.crew import Found, Job, find
 from matchcut.kernels.decide import Leaders, decide, first_of_each
-from matchcut.kernels.native.library import Library, NativeCounts, Variant
 from matchcut.kernels.score import largest_norm, wide_rounding
 from matchcut.kernels.topk import Ranked, check_search, search
 
-_SEEDS = 64  # groups that are looked at in full at once, at least
-_SLICE = 128  # chunks that a thread takes at a time, if there is one query
-_PARALLEL = 16  # under so many chunks one thread is faster
 _TOGETHER = 64  # queries that share a pass, at most
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """What scans: the library, one of its variants, and threads beside the caller's own.
-
-    threads: at most so many scan at once, the caller's included.
-    """
-
-    library: Library
-    variant: Variant
-    threads: int = 1
-    executor: Executor | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Search:
-    """What every thread needs to know."""
-
-    crew: Crew
-    rows: Floats
-    coded: CodedRows
-    queries: Floats
-    asked: CodedQueries
-    margin: NDArray[np.float64]
-    groups: Ints
-    eligible: Flags | None
-    k: int
-    minimum: float
-    joint: bool
-    taus: NDArray[np.uint32]
-
-
-@dataclass(slots=True)
-class _Found:
-    """The rows left for each query, and what it took."""
-
-    rows: list[list[Ints]]
-    scanned: int = 0
-    survivors: int = 0
-    pieces: int = 0
 
 
 def search_coded(
@@ -111,12 +61,11 @@ def search_coded(
     if found is None:
         return search(queries, rows, groups=groups, k=k, eligible=eligible, minimum=minimum, radius=radius, check=check)
     leaders = Leaders(k, minimum)
-    candidates = np.unique(np.concatenate([np.empty(0, np.int64), *itertools.chain.from_iterable(found.rows)]))
     rescored = decide(
         distinct,
         rows,
         groups=groups,
-        candidates=candidates,
+        candidates=np.sort(np.concatenate(found.rows[0])),
         radius=reach * coded_radius(coded),
         leaders=leaders,
         check=check,
@@ -204,16 +153,17 @@ def _find(
     minimum: float | None,
     joint: bool,
     check: Callable[[], None],
-) -> _Found | None:
-    """The rows that the library cannot rule out; None where the bounds say nothing."""
+) -> Found | None:
+    """The rows that the library cannot rule out; None where topk.search has to do without it."""
     asked = code_queries(queries, coded, crew.variant.limit)
     if asked is None:
         return None
     radius = coded_radius(coded)
     wide = queries.astype(np.float64)
     norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-    floor = -np.inf if minimum is None else minimum
-    job = _Search(
+    with np.errstate(over="ignore"):
+        least = np.nextafter(np.float32(-np.inf if minimum is None else minimum), np.float32(-np.inf))
+    job = Job(
         crew=crew,
         rows=rows,
         coded=coded,
@@ -222,102 +172,12 @@ def _find(
         margin=np.array([wide_rounding(rows.shape[1], norm * radius) for norm in norms.tolist()]),
         groups=groups,
         eligible=eligible,
-        k=k,
-        minimum=float(np.nextafter(np.float32(floor), np.float32(-np.inf))),
+        k=min(k, len(rows)),
+        minimum=float(least),
         joint=joint,
         taus=np.zeros(1 if joint else len(queries), np.uint32),
     )
-    chunks = len(coded.table)
-    step = max(1, _SLICE // len(queries))
-    turns = itertools.count(0, step)  # next() is atomic
-    helpers = 0 if crew.executor is None or chunks < _PARALLEL else min(crew.threads, -(-chunks // step)) - 1
-    stop: list[bool] = []
-    futures: list[Future[_Found]] = []
-    try:
-        if crew.executor is not None:
-            futures = [crew.executor.submit(_scan, job, turns, step, _stopper(stop)) for _ in range(helpers)]
-        found = _scan(job, turns, step, check)
-    except BaseException:
-        stop.append(True)
-        for future in futures:
-            future.exception()
-        raise
-    for future in futures:
-        other = future.result()
-        for mine, theirs in zip(found.rows, other.rows, strict=True):
-            mine += theirs
-        found.scanned += other.scanned
-        found.survivors += other.survivors
-        found.pieces += other.pieces
-    return found
-
-
-def _scan(job: _Search, turns: Iterator[int], step: int, check: Callable[[], None]) -> _Found:
-    """One thread's part."""
-    functions = job.crew.library.functions
-    chunks = len(job.coded.table)
-    with _opened(job) as scan:
-        for begin in iter(lambda: next(turns), None):
-            if begin >= chunks:
-                break
-            check()
-            _done(functions.mc_dense(scan, begin, min(begin + step, chunks)))
-        while _done(functions.mc_tail(scan)):
-            check()
-        while _done(
-            functions.mc_narrow(
-                scan, job.rows.ctypes.data, job.rows.shape[1], job.queries.ctypes.data, job.margin.ctypes.data
-            )
-        ):
-            check()
-        left: list[list[Ints]] = []
-        for at in range(len(job.queries)):
-            rows = np.empty(functions.mc_left(scan, at), np.int64)
-            functions.mc_take(scan, at, rows.ctypes.data)
-            left.append([rows])
-        counts = NativeCounts()
-        functions.mc_count(scan, byref(counts))
-    return _Found(left, counts.scanned, counts.survivors, counts.pieces)
-
-
-@contextmanager
-def _opened(job: _Search) -> Iterator[ctypes.c_void_p]:
-    functions = job.crew.library.functions
-    eligible = None if job.eligible is None else np.ascontiguousarray(job.eligible)
-    groups = np.ascontiguousarray(job.groups)
-    codes, asked = job.coded.native(), job.asked.native(joint=job.joint)
-    scan = functions.mc_open(
-        job.crew.variant.index,
-        byref(codes),
-        byref(asked),
-        groups.ctypes.data,
-        None if eligible is None else eligible.ctypes.data,
-        job.k,
-        job.minimum,
-        job.taus.ctypes.data,
-        max(_SEEDS, job.k + job.k // 4),
-    )
-    if not scan:
-        raise MemoryError("no memory to search")
-    try:
-        yield scan
-    finally:
-        functions.mc_close(scan)
-
-
-def _done(code: int) -> bool:
-    """Whether there is more to do."""
-    if code < 0:
-        raise MemoryError("no memory to search")
-    return code > 0
-
-
-def _stopper(stop: list[bool]) -> Callable[[], None]:
-    def check() -> None:
-        if stop:
-            raise RuntimeError("the search was given up")
-
-    return check
+    return find(job, check)
 
 
 def _nobody_asks() -> None:

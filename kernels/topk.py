@@ -39,6 +39,7 @@ class Ranked:
     groups, rows, queries: (m,) int64, the group and the pair that decided.
     scanned: rows that were scored in float32, or whose codes were read. survivors: pairs that these did not rule out.
     pieces: 64-byte pieces of codes that were read of survivors. rescored: pairs that were scored by exact_score.
+    variant: what ranked, where that is not what was asked for; a device fills it in.
     """
 
     scores: NDArray[np.float64]
@@ -49,6 +50,7 @@ class Ranked:
     survivors: int = 0
     pieces: int = 0
     rescored: int = 0
+    variant: str = ""
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -117,7 +119,9 @@ def search(
     )
     scores, leading, row, query = leaders.settle()
     survivors = len(candidates)
-    return Ranked(scores, leading, row, first[query], scanned=scanned, survivors=survivors, rescored=rescored)
+    return Ranked(
+        scores, leading, row, first[query], scanned=scanned, survivors=survivors, rescored=rescored, variant="numpy"
+    )
 
 
 def _blocks(eligible: Flags | None, count: int, block: int) -> Iterator[tuple[slice, Ints | None]]:

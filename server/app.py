@@ -9,21 +9,26 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from matchcut.kernels.device import open_device
+from matchcut.kernels.device import Device, open_device
 from matchcut.server import engines, listener, models
-from matchcut.server.catalog import open_catalog
+from matchcut.server.catalog import Catalog, open_catalog
 from matchcut.server.config import NOT_GIVEN, Config
 from matchcut.server.engines import Engine
+from matchcut.server.errors import InvalidInput
 from matchcut.server.ingest import Ingest
 from matchcut.server.pipeline import Pipeline
 from matchcut.server.segments import SegmentBounds
 from matchcut.server.service import SERVICES, add_services
 from matchcut.server.service.access import interceptors, warn_of_clear_text
+
+if TYPE_CHECKING:
+    from matchcut.server.metrics import Metrics
 
 log = logging.getLogger("matchcut")
 
@@ -31,32 +36,44 @@ log = logging.getLogger("matchcut")
 class App:
     """A matchcut server. Use as an async context manager: serving inside, stopped in good order outside.
 
+    address: where it serves. metrics: where it serves metrics, "" where it does not.
+
     Raises on entering:
-        MatchcutError: the encoder, the catalogue or the address cannot be used; the message says what to do.
+        MatchcutError: the encoder, the catalogue, an address or the scan that is asked for cannot be used; the message
+            says what to do.
     """
 
     def __init__(self, config: Config, *, progress: Callable[[str], None] | None = None) -> None:
         self._config = config
         self._progress = progress
         self._opened = AsyncExitStack()
-        self.address = ""
+        self.address = self.metrics = ""
 
     async def __aenter__(self) -> App:
         config, began = self._config, time.perf_counter()
         listener.parse(config.listen)
+        watched_at = listener.parse(config.metrics, "metrics") if config.metrics else None
         async with AsyncExitStack() as opened:
+            device = self._device()
+            opened.callback(device.close)
             engine = self._engine()
             opened.callback(engine.close)
-            catalog = open_catalog(None if config.data == Path(":memory:") else config.data)
+            catalog = open_catalog(
+                None if config.data == Path(":memory:") else config.data, coding=device, scan_from=config.scan_from
+            )
             opened.callback(catalog.close)
+            metrics = None if watched_at is None else self._watch(watched_at, catalog)
+            if metrics is not None:
+                opened.push_async_callback(asyncio.to_thread, metrics.close)  # it waits for its thread
             pipeline = Pipeline(
                 engine,
-                open_device(),
+                device,
                 catalog,
                 batch=config.batch,
                 still=config.still,
                 bounds=self._bounds(config.max_query_segments),
                 item_segments=config.max_item_segments,
+                ranked=None if metrics is None else metrics.ranked,
             )
             ingest = Ingest(pipeline, bounds=self._bounds(config.max_segments))
             server = grpc.aio.server(options=listener.channel_options(config), interceptors=interceptors(config))
@@ -76,6 +93,8 @@ class App:
         listener.quieten()
         warn_of_clear_text(config)
         log.info("serving on %s, %.2f s after the start", self.address, time.perf_counter() - began)
+        if self.metrics:
+            log.info("metrics on http://%s/metrics", self.metrics)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -89,6 +108,21 @@ class App:
         if path == NOT_GIVEN:
             path = models.default_encoder(config.cache, self._progress)
         return engines.load(models.load(path), engine=config.engine, threads=config.threads, cache=config.cache)
+
+    def _device(self) -> Device:
+        try:
+            return open_device(scan=self._config.scan, threads=self._config.scan_threads)
+        except ValueError as error:
+            raise InvalidInput(
+                f"--scan {error}; choose another, or auto", reason="INVALID_OPTION", field="scan"
+            ) from error
+
+    def _watch(self, address: listener.Address, catalog: Catalog) -> Metrics:
+        from matchcut.server.metrics import Metrics  # a tenth of a second that others need not wait for
+
+        metrics = Metrics(address.host, address.port, sizes=catalog.sizes)
+        self.metrics = metrics.address
+        return metrics
 
     def _bounds(self, count: int) -> SegmentBounds:
         config = self._config

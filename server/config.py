@@ -110,6 +110,20 @@ class Config:
         least=0,
     )
 
+    scan: str = option(
+        "auto",
+        "what ranks: auto takes the best native scan that this CPU runs; the answers are the same whichever it is",
+        group="ranking",
+        choices=("auto", "numpy", "amx", "avx512vnni", "avx2", "i8mm", "dotprod", "scalar"),
+    )
+    scan_threads: int = option(0, "threads of one ranking at most; 0 takes all cores", group="ranking", least=0)
+    scan_from: int = option(
+        1024,
+        "segments of a tenant and encoder from which on they are coded for the native scan, in the background",
+        group="ranking",
+        least=1,
+    )
+
     rate: float = option(1.0, "frames per second used at ingest", group="media", least=0.001)
     query_rate: float = option(2.0, "frames per second used in queries", group="media", least=0.001)
     max_pixels: int = option(4096 * 4096, "most pixels in a picture", group="media", least=1)
@@ -134,7 +148,12 @@ class Config:
     )
 
     log_level: str = option(
-        "info", "how much is logged", group="logging", choices=("debug", "info", "warning", "error")
+        "info", "how much is logged", group="watching", choices=("debug", "info", "warning", "error")
+    )
+    metrics: str = option(
+        "",
+        "address and port, such as 127.0.0.1:9464, that serves metrics for Prometheus; off by default",
+        group="watching",
     )
 
 
@@ -190,7 +209,7 @@ def add_flags(parser: argparse.ArgumentParser, *, only: Collection[str] = ()) ->
         meta = declared.metadata
         if meta["group"] not in groups:
             groups[meta["group"]] = parser.add_argument_group(meta["group"])
-        shown = "" if isinstance(declared.default, Path) else f" [default: {declared.default}]"
+        shown = "" if declared.default in (NOT_GIVEN, "") else f" [default: {declared.default}]"
         groups[meta["group"]].add_argument(
             "--" + declared.name.replace("_", "-"),
             dest=declared.name,

@@ -23,15 +23,18 @@ class Address(NamedTuple):
         return f"{self.host}:{self.port}"
 
 
-def parse(listen: str) -> Address:
+def parse(text: str, option: str = "listen") -> Address:
     """HOST:PORT, or [HOST]:PORT for IPv6.
+
+    Args:
+        option: which one the text is the value of, for the message.
 
     Raises:
         InvalidInput: it is none.
     """
-    host, _, port = listen.rpartition(":")
+    host, _, port = text.rpartition(":")
     if not host or not port.isdecimal() or int(port) > 65535:
-        raise InvalidInput(f"--listen {listen!r} is not HOST:PORT", reason="INVALID_OPTION", field="listen")
+        raise InvalidInput(f"--{option} {text!r} is not HOST:PORT", reason="INVALID_OPTION", field=option)
     return Address(host, int(port))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from matchcut.kernels.device import Device
+from matchcut.kernels.topk import Ranked
 from matchcut.server.catalog import Catalog, View
 from matchcut.server.clock import Clock
 from matchcut.server.encode import Encoding
@@ -68,6 +70,7 @@ class Pipeline:
         still: see stills.StillGate.
         bounds: of the segments of a clip that is asked with.
         item_segments: most segments, together, of items that are asked with.
+        ranked: told of each ranking and how many seconds it took.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Pipeline:
         still: float,
         bounds: SegmentBounds,
         item_segments: int,
+        ranked: Callable[[Ranked, float], None] | None = None,
     ) -> None:
         self.catalog = catalog
         self.encoder = engine.encoder.identity
@@ -87,6 +91,7 @@ class Pipeline:
         self._device = device
         self._bounds = bounds
         self._item_segments = item_segments
+        self._ranked = ranked
         self._encode = Encoding(engine, device, batch=batch, still=still)
 
     def recommend(self, tenant: str, query: Query, options: RankOptions, job: Job) -> Iterator[Ranking]:
@@ -203,6 +208,7 @@ class Pipeline:
         """The best items of the view, each by its best segment against the best of the question's."""
         clock, check = job.clock, job.caller.check
         with clock("rank"):
+            began = time.perf_counter()
             found = self._device.search(
                 np.stack([segment.vector for segment in question.segments]),
                 view.rows,
@@ -211,9 +217,19 @@ class Pipeline:
                 k=options.limit,
                 minimum=options.minimum_score,
                 radius=view.radius,
+                coded=view.coded,
                 check=check,
             )
-            clock.note("rank", variant=self._device.variant, rows=found.scanned, rescored=found.rescored)
+            if self._ranked is not None:
+                self._ranked(found, time.perf_counter() - began)
+            clock.note(
+                "rank",
+                variant=found.variant,
+                rows=found.scanned,
+                survivors=found.survivors,
+                pieces=found.pieces,
+                rescored=found.rescored,
+            )
             return tuple(
                 Match(
                     item=view.item(int(group)),

@@ -27,6 +27,7 @@ FLOORS: dict[str, float] = {
     "feed": 2.0,
     "images": 2.0,
     "intake": 2.0,
+    "metrics": 2.1,
     "segments": 2.0,
     "shots": 2.0,
     "stills": 2.0,
@@ -40,6 +41,7 @@ FLOORS: dict[str, float] = {
     "service": 5.0,
     "listener": 5.1,
     "app": 6.0,
+    "checkup": 6.0,
     "commands": 7.0,
     "__main__": 7.1,
 }

@@ -1,7 +1,7 @@
 """The shared library: found beside this file, built when matchcut is installed, used through ctypes.
 
-ctypes lets go of the GIL for the time of each call. A variant has to give the same answers as the scalar one on a
-small example before it is used, so that no processor's quirk can go unnoticed.
+ctypes lets go of the GIL for the time of each call. A variant has to give the same sums as NumPy on a small example
+before it is used, so that no processor's quirk can go unnoticed.
 """
 
 from __future__ import annotations
@@ -144,14 +144,17 @@ def load(file: Path | None = None) -> Library | Absent:
             function.restype, function.argtypes = result, arguments
     except (OSError, AttributeError) as error:
         return Absent(f"{file} cannot be used: {error}")
-    return Library(functions, tuple(_variant(functions, at) for at in range(functions.mc_variant_count())))
+    variants = tuple(_variant(functions, at) for at in range(functions.mc_variant_count()))
+    if all(variant.lacks for variant in variants):
+        return Absent(f"{file} cannot be used: {'; '.join(f'{one.name}: {one.lacks}' for one in variants)}")
+    return Library(functions, variants)
 
 
 def _variant(functions: ctypes.CDLL, index: int) -> Variant:
     name = functions.mc_variant_name(index).decode()
     lacks = (functions.mc_variant_lacks(index) or b"").decode()
     if not lacks and not _agrees(functions, index):
-        lacks = "its sums differ from the scalar variant's on this processor"
+        lacks = "its sums differ from NumPy's on this processor"
     return Variant(index, name, functions.mc_variant_limit(index), lacks)
 
 

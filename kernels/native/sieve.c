@@ -48,6 +48,7 @@ struct mc_scan {
     int32_t *dots;
     uint32_t *table; /* by group: 1 + the place of its leader on the board that was settled last; 0: none */
     size_t table_size, table_room;
+    unsigned table_shift; /* 64 less the bits of table_size */
     mc_counts counts;
 };
 
@@ -86,7 +87,7 @@ static int falling(const void *a, const void *b) {
 
 /* The group's place in the table, or the free one where it belongs. The table is at most half full. */
 static uint32_t *place_of(const mc_scan *scan, const board *b, int64_t group) {
-    size_t mask = scan->table_size - 1, at = ((uint64_t)group * 0x9E3779B97F4A7C15u) >> 20 & mask;
+    size_t mask = scan->table_size - 1, at = ((uint64_t)group * 0x9E3779B97F4A7C15u) >> scan->table_shift;
     while (scan->table[at] && b->leaders[scan->table[at] - 1].group != group) at = (at + 1) & mask;
     return scan->table + at;
 }
@@ -94,7 +95,8 @@ static uint32_t *place_of(const mc_scan *scan, const board *b, int64_t group) {
 /* Keeps the best entry of each of the k best groups. */
 static int settle(mc_scan *scan, board *b) {
     size_t size = 64, kept = 0;
-    while (size < 2 * b->count) size *= 2;
+    unsigned shift = 58; /* the upper bits of a product depend on all bits of the group */
+    for (; size < 2 * b->count; --shift) size *= 2;
     if (size > scan->table_room) {
         uint32_t *table = realloc(scan->table, size * sizeof *table);
         if (!table) return -1;
@@ -102,6 +104,7 @@ static int settle(mc_scan *scan, board *b) {
         scan->table_room = size;
     }
     scan->table_size = size;
+    scan->table_shift = shift;
     memset(scan->table, 0, size * sizeof *scan->table);
     if (b->count) qsort(b->leaders, b->count, sizeof *b->leaders, falling);
     for (size_t at = 0; at < b->count && kept < b->k; ++at) {
@@ -116,7 +119,9 @@ static int settle(mc_scan *scan, board *b) {
     return 0;
 }
 
+/* Notes what a row's group is known to reach. */
 static int reached(mc_scan *scan, board *b, double score, uint32_t row) {
+    if (score < (double)tau(b)) return 0; /* not NaN: 0 bits of tau, as yet nothing, read as one */
     if (b->count == b->room) {
         size_t room = b->room ? 2 * b->room : 256;
         leader *more = realloc(b->leaders, room * sizeof *more);

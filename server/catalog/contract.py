@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from matchcut.kernels.codes import CodedRows
 from matchcut.server.records import EncoderIdentity, Floats, Item, Outcome, Segment, TagFilter, TimeRange
 
 
@@ -30,12 +31,26 @@ class Stored:
     encoder: EncoderIdentity
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much a catalogue holds, all tenants together.
+
+    segments: of items that are there. coded: those of them that the native scan can rank. unplanned: rows that were
+    coded in a way that had been chosen before they came; where they are many, a scan may rule out less.
+    """
+
+    segments: int = 0
+    coded: int = 0
+    unplanned: int = 0
+
+
 class View(Protocol):
     """One tenant's vectors of one encoder as they stood when the view was taken; no later change shows in it.
 
     rows: (n, dimensions) float32, one a segment, in the order of ingest; some may be of items that are gone.
     groups: (n,) int64, the number of each row's item, not falling; numbers mean nothing outside this view.
     radius: at least the L2 norm of every row.
+    coded: the codes of all the rows; None where there are none, or not yet.
     count: how many items it has.
     """
 
@@ -49,10 +64,13 @@ class View(Protocol):
     def radius(self) -> float: ...
 
     @property
+    def coded(self) -> CodedRows | None: ...
+
+    @property
     def count(self) -> int: ...
 
     def eligible(self, exclude: frozenset[str], tags: TagFilter) -> NDArray[np.bool_] | None:
-        """(n,) bool, the rows of items that are there, pass and are not excluded; None: all rows."""
+        """(n,) bool, not to be written to: the rows of items that are there, pass and are not excluded; None: all."""
         ...
 
     def item(self, group: int) -> Item:
@@ -122,6 +140,10 @@ class Catalog(Protocol):
 
     def view(self, tenant: str, encoder: EncoderIdentity) -> View:
         """The tenant's vectors of that encoder (same digest and dimensions), as of now."""
+        ...
+
+    def sizes(self) -> Sizes:
+        """How much there is, for whoever watches the server."""
         ...
 
     def close(self) -> None:

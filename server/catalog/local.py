@@ -11,7 +11,8 @@ from threading import Lock
 import numpy as np
 
 from matchcut.server.catalog.changes import Amend, Change, Decision, Put, Remove, after, decide
-from matchcut.server.catalog.contract import Catalog, Known, Stored, View
+from matchcut.server.catalog.coder import Coder, Coding
+from matchcut.server.catalog.contract import Catalog, Known, Sizes, Stored, View
 from matchcut.server.catalog.folder import Folder
 from matchcut.server.catalog.memory import Memory, key_of
 from matchcut.server.catalog.store import Store
@@ -20,14 +21,19 @@ from matchcut.server.errors import EncoderMismatch, InvalidInput, NotFound, Stor
 from matchcut.server.records import EncoderIdentity, Item, Outcome, Segment, TagFilter
 
 _LOOK = 1024  # items that a filter looks at before others get their turn
+_CODED = 1024  # fewer rows are ranked as fast without codes
 
 
-def open_catalog(path: Path | None, *, limit_bytes: int = 0) -> Catalog:
+def open_catalog(
+    path: Path | None, *, limit_bytes: int = 0, coding: Coding | None = None, scan_from: int = _CODED
+) -> Catalog:
     """The catalogue that lives in a folder, all of it read into memory.
 
     Args:
         path: the folder, made where it is missing; None: in memory only, gone at the end.
         limit_bytes: see store.Store.
+        coding: the device that ranks, which makes the codes for it in the background; None: no rows are coded.
+        scan_from: rows from which on a tenant's vectors of one encoder are coded.
 
     Raises:
         StoreFailed: another process has it, it is damaged, or it is not a catalogue of this version.
@@ -43,7 +49,7 @@ def open_catalog(path: Path | None, *, limit_bytes: int = 0) -> Catalog:
             memory.reserve(store.sizes())
             for put in store.items():
                 memory.apply(put)
-        return LocalCatalog(memory, store, opened.pop_all())
+        return LocalCatalog(memory, store, opened.pop_all(), coding=coding, scan_from=scan_from)
 
 
 class LocalCatalog:
@@ -53,13 +59,23 @@ class LocalCatalog:
         memory: what is there, as the store has it.
         store: None: nothing is kept.
         resources: closed at the end.
+        coding, scan_from: see open_catalog.
     """
 
-    def __init__(self, memory: Memory, store: Store | None, resources: ExitStack) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        store: Store | None,
+        resources: ExitStack,
+        *,
+        coding: Coding | None = None,
+        scan_from: int = _CODED,
+    ) -> None:
         self._memory = memory
         self._store = store
         self._resources = resources
         self._lock = Lock()  # over the memory; never held while the disk is waited for
+        self._coder = None if coding is None else Coder(memory, self._lock, coding, least=scan_from)
         self._writer = Writer(self._commit)
 
     def put(
@@ -123,9 +139,16 @@ class LocalCatalog:
             after = looked[-1].item_id
         return found[:size], len(found) > size
 
+    def sizes(self) -> Sizes:
+        """See contract.Catalog."""
+        with self._lock:
+            return self._memory.sizes()
+
     def close(self) -> None:
         """See contract.Catalog."""
         self._writer.close()
+        if self._coder is not None:
+            self._coder.close()
         self._resources.close()
 
     def _commit(self, wishes: Sequence[Change]) -> list[Verdict]:
@@ -145,6 +168,8 @@ class LocalCatalog:
         with self._lock:
             for change in changes:
                 self._memory.apply(change)
+        if self._coder is not None:
+            self._coder.notice(change.tenant for change in changes)
         return verdicts
 
     def _decide(self, wishes: Sequence[Change]) -> list[Verdict]:

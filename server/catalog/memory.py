@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from matchcut.server.catalog.changes import Amend, Change, Put, Remove
-from matchcut.server.catalog.contract import Known, Stored
+from matchcut.server.catalog.contract import Known, Sizes, Stored
 from matchcut.server.catalog.shelf import Shelf, ShelfView
 from matchcut.server.records import EncoderIdentity, Item
 
@@ -122,6 +122,27 @@ class Memory:
         found = self._tenants.get(tenant)
         shelf = None if found is None else found.shelves.get(key)
         return (Shelf(key[1]) if shelf is None else shelf).view()
+
+    def tenants(self) -> list[str]:
+        """All that have items."""
+        return list(self._tenants)
+
+    def due(self, tenant: str, least: int) -> tuple[Key, Shelf] | None:
+        """A shelf of the tenant that codes should be made for; see Shelf.due."""
+        found = self._tenants.get(tenant)
+        return None if found is None else next((one for one in found.shelves.items() if one[1].due(least)), None)
+
+    def holds(self, tenant: str, key: Key, shelf: Shelf) -> bool:
+        """Whether the shelf is still in use."""
+        found = self._tenants.get(tenant)
+        return found is not None and found.shelves.get(key) is shelf
+
+    def sizes(self) -> Sizes:
+        """How much there is."""
+        shelves = [shelf for tenant in self._tenants.values() for shelf in tenant.shelves.values()]
+        return Sizes(
+            sum(map(len, shelves)), sum(shelf.coded for shelf in shelves), sum(shelf.unplanned for shelf in shelves)
+        )
 
     def count(self, tenant: str) -> int:
         """How many items the tenant has."""

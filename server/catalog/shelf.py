@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from matchcut.kernels.codes import CodedRows, Codes
 from matchcut.kernels.score import largest_norm
 from matchcut.server.catalog.contract import Known, Stored
 from matchcut.server.catalog.growing import Growing
@@ -16,6 +18,9 @@ from matchcut.server.records import Floats, Item, Segment, TagFilter, TimeRange
 
 Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+Copy = Callable[[CodedRows, Ints], Codes]  # the codes of some rows, in that order, to be extended apart
+
+_KEPT = 8  # filters whose rows a view remembers; a byte for each row
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +29,8 @@ class ShelfView:
 
     ranges: (n, 2) int64. starts: (items + 1,) int64, the first row of each item. alive: (items,) bool.
     latest: the last number that an id was given, and earlier: (at each number) the one that it had before, or -1;
-    both grow on and are read only as far as this view knows.
+    both grow on and are read only as far as this view knows. passing: rows that pass each filter, as far as it was
+    asked for.
     """
 
     rows: Floats
@@ -37,6 +43,8 @@ class ShelfView:
     latest: Mapping[str, int]
     earlier: Sequence[int]
     masks: TagMasks
+    coded: CodedRows | None = None
+    passing: dict[TagFilter, Flags | None] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -44,9 +52,14 @@ class ShelfView:
 
     def eligible(self, exclude: frozenset[str], tags: TagFilter) -> Flags | None:
         """See contract.View."""
-        passing = self.alive & self.masks.mask(tags, self.entries, len(self.alive)) if tags else self.alive.copy()
-        passing[[group for group in map(self._number, exclude) if group >= 0]] = False
-        return None if passing.all() else passing[self.groups]
+        passing = self._passing(tags)
+        groups = [group for group in map(self._number, exclude) if group >= 0 and self.alive[group]]
+        if not groups:
+            return passing
+        left = np.ones(len(self.rows), np.bool_) if passing is None else passing.copy()
+        for group in groups:
+            left[self.starts[group] : self.starts[group + 1]] = False
+        return left
 
     def item(self, group: int) -> Item:
         """See contract.View."""
@@ -65,6 +78,20 @@ class ShelfView:
         known = self.entries[group]
         span = range(int(self.starts[group]), int(self.starts[group + 1]))
         return Stored(known.item, tuple(Segment(self.range(row), self.rows[row].copy()) for row in span), known.encoder)
+
+    def _passing(self, tags: TagFilter) -> Flags | None:
+        """The rows of items that are there and pass; None: all rows."""
+        with suppress(KeyError):
+            return self.passing[tags]
+        items = self.alive & self.masks.mask(tags, self.entries, len(self.alive)) if tags else self.alive
+        rows: Flags | None = None
+        if not items.all():
+            rows = np.repeat(items, np.diff(self.starts))
+            rows.flags.writeable = False
+        if len(self.passing) >= _KEPT:
+            self.passing.clear()  # another thread has what it asked for
+        self.passing[tags] = rows
+        return rows
 
     def _number(self, item_id: str) -> int:
         """The item's number, be it alive or not; -1 where this view has none of that id."""
@@ -95,6 +122,9 @@ class Shelf:
         self._earlier: list[int] = []
         self._masks = TagMasks()
         self._radius = 0.0
+        self._codes: Codes | None = None
+        self._copy: Copy | None = None
+        self._tried = 0  # rows that there were when codes were last begun
         self._dead_rows = 0
         self._view: ShelfView | None = None
         self._shared = False  # whether a view knows the entries and the alive flags
@@ -117,6 +147,7 @@ class Shelf:
                 latest=self._latest,
                 earlier=self._earlier,
                 masks=self._masks,
+                coded=None if self._codes is None else self._codes.view(),
             )
             self._shared = True
         return self._view
@@ -135,6 +166,8 @@ class Shelf:
             column.reserve(rows)
         for column in (self._starts, self._alive):
             column.reserve(items)
+        if self._codes is not None:
+            self._codes.reserve(rows)
 
     def append(self, known: Known, ranges: Ints, vectors: Floats) -> None:
         """Adds an item behind all others; one of the same id has to be dropped before."""
@@ -149,6 +182,11 @@ class Shelf:
         self._latest[item_id] = group
         self._radius = max(self._radius, largest_norm(vectors))
         self._view = None
+        if self._codes is not None:
+            try:
+                self._codes.extend(vectors)
+            except MemoryError:  # the change is durable already; rows are ranked without codes too
+                self._codes = None
 
     def amend(self, item: Item) -> None:
         """Gives an item that is there other words."""
@@ -167,6 +205,45 @@ class Shelf:
         self._alive.overwrite(group, False)
         starts = self._starts.array
         self._dead_rows += int(starts[group + 1] - starts[group])
+        self._view = None
+
+    @property
+    def rows(self) -> Floats:
+        """All rows, also those of items that are gone; what comes later lies behind them."""
+        rows: Floats = self._rows.array
+        return rows
+
+    @property
+    def coded(self) -> int:
+        """Rows of items that are there and have codes: all of them, or none."""
+        return 0 if self._codes is None else len(self)
+
+    @property
+    def unplanned(self) -> int:
+        """Rows that came after the way in which they are coded had been chosen."""
+        return 0 if self._codes is None else max(0, len(self._codes) - self._codes.basis.planned)
+
+    def due(self, least: int) -> bool:
+        """Whether it has so many rows and lacks codes, or better ones can be expected.
+
+        What was tried is tried again only when the rows have become a quarter more.
+        """
+        count = len(self._rows)
+        return count >= least and count > self._tried * 5 // 4 and (self._codes is None or self._codes.aged)
+
+    def try_codes(self) -> Floats:
+        """The rows that codes are to be made for."""
+        self._tried = len(self._rows)
+        return self.rows
+
+    def adopt(self, codes: Codes, copy: Copy) -> None:
+        """Takes codes of all its rows in the place of those that it has; views keep theirs.
+
+        Args:
+            copy: makes the codes of a compacted shelf.
+        """
+        assert len(codes) == len(self._rows), "the codes are of these very rows"
+        self._codes, self._copy = codes, copy
         self._view = None
 
     @property
@@ -190,6 +267,9 @@ class Shelf:
         fresh._latest = {known.item.item_id: group for group, known in enumerate(fresh._entries)}
         fresh._earlier = [-1] * len(kept)
         fresh._radius = old.radius
+        if old.coded is not None and self._copy is not None:
+            with suppress(MemoryError):  # then new ones are made in the background
+                fresh.adopt(self._copy(old.coded, np.flatnonzero(rows)), self._copy)
         return fresh
 
     def _detach(self) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from matchcut.kernels.native.library import Library, load
 from matchcut.server import config
 from matchcut.server.errors import InvalidInput
 
@@ -22,6 +23,8 @@ EXAMPLES = {
     "tls_key": "/t",
     "tls_client_ca": "/t",
     "token_file": "/t",
+    "scan": "scalar",
+    "metrics": "127.0.0.1:9464",
 }
 
 
@@ -88,6 +91,13 @@ def test_folders_default_to_the_users_own() -> None:
             "--engine: 'abacus' is not one of auto, onnxruntime, onnxruntime-fp32, openvino, openvino-fp32, "
             "openvino-mixed50, openvino-mixed25, openvino-bf16",
         ),
+        (
+            "--scan",
+            "gpu",
+            "--scan: 'gpu' is not one of auto, numpy, amx, avx512vnni, avx2, i8mm, dotprod, scalar",
+        ),
+        ("--scan-threads", "-1", "--scan-threads: '-1' is not at least 0"),
+        ("--scan-from", "0", "--scan-from: '0' is not at least 1"),
         ("--max-bytes", "3 parsecs", "--max-bytes: '3 parsecs' is not a size such as 67108864 or 64MiB"),
         ("--max-message", "1KiB", "--max-message: '1KiB' is not at least 1048576"),
     ],
@@ -129,3 +139,11 @@ def test_the_help_names_default_and_variable(capsys: pytest.CaptureFixture[str])
         flags("--help")
     shown = " ".join(capsys.readouterr().out.split())
     assert "frames in one run of the engine at most [default: 4] [MATCHCUT_BATCH]" in shown
+    assert "off by default [MATCHCUT_METRICS]" in shown
+
+
+def test_every_scan_can_be_asked_for() -> None:
+    library = load()
+    assert isinstance(library, Library)
+    choices = config.Config.__dataclass_fields__["scan"].metadata["choices"]
+    assert {"auto", "numpy", *(variant.name for variant in library.variants)} <= set(choices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -13,13 +14,17 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from numpy.typing import NDArray
 
-from matchcut.server.catalog import View, open_catalog
+from matchcut.kernels.device import open_device
+from matchcut.kernels.topk import search
+from matchcut.server.catalog import Catalog, View, open_catalog
 from matchcut.server.errors import NotFound
 from matchcut.server.records import EncoderIdentity, Item, Outcome, Segment, TagFilter, TimeRange
 
 ENCODERS = [EncoderIdentity("one", "1", "d1", 2), EncoderIdentity("two", "1", "d2", 3)]
 IDS, TENANTS, TAGS = st.sampled_from("abcde"), st.sampled_from(["", "t"]), st.sets(st.sampled_from("xyz"))
+DEVICE = open_device(threads=1)
 FILTER = TagFilter(any_of=frozenset("xy"), none_of=frozenset("z"))
 
 
@@ -48,13 +53,24 @@ class Taken:
                 ]
                 eligible = self.view.eligible(exclude, tags)
                 rows = range(len(self.view.rows)) if eligible is None else np.flatnonzero(eligible).tolist()
+                self.check_ranking(eligible)
                 assert wanted == [
                     (self.view.item(int(self.view.groups[row])), self.view.rows[row].tolist(), self.view.range(row))
                     for row in rows
                 ]
         assert self.view.count == len(self.entries)
+        assert self.view.coded is None or self.view.coded.count == len(self.view.rows)
         assert (np.diff(self.view.groups) >= 0).all()
         assert all(np.linalg.norm(vector) <= self.view.radius for entry in self.entries for vector in entry.vectors)
+
+    def check_ranking(self, eligible: NDArray[np.bool_] | None) -> None:
+        """Codes, where there are any, change no answer."""
+        view = self.view
+        if view.coded is not None:
+            queries = np.array([[3, -1, 2], [0, 1, -4]], np.float32)[:, : view.rows.shape[1]]
+            expected = search(queries, view.rows, groups=view.groups, k=2, eligible=eligible)
+            found = DEVICE.search(queries, view.rows, groups=view.groups, k=2, eligible=eligible, coded=view.coded)
+            assert list(found) == list(expected)
 
 
 class Machine(RuleBasedStateMachine):
@@ -63,9 +79,12 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
-        self.catalog = open_catalog(self.folder)
+        self.catalog = self.open()
         self.model: dict[str, dict[str, Entry]] = {"": {}, "t": {}}
         self.taken: list[Taken] = []
+
+    def open(self) -> Catalog:
+        return open_catalog(self.folder)
 
     def teardown(self) -> None:
         self.catalog.close()
@@ -118,7 +137,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.catalog.close()
-        self.catalog = open_catalog(self.folder)
+        self.catalog = self.open()
 
     @invariant()
     def agrees(self) -> None:
@@ -138,4 +157,22 @@ class Machine(RuleBasedStateMachine):
 
 
 class TestMachine(Machine.TestCase):  # type: ignore[valid-type,misc]
+    settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+
+
+class CodedMachine(Machine):
+    """The same where every shelf is coded, as soon as the thread that does it gets to it."""
+
+    def open(self) -> Catalog:
+        return open_catalog(self.folder, coding=DEVICE, scan_from=1)
+
+    @rule()
+    def wait_for_codes(self) -> None:
+        end = time.monotonic() + 20
+        while (sizes := self.catalog.sizes()).coded < sizes.segments:
+            assert time.monotonic() < end, "this takes too long"
+            time.sleep(0.001)
+
+
+class TestCodedMachine(CodedMachine.TestCase):  # type: ignore[valid-type,misc]
     settings = settings(max_examples=25, stateful_step_count=30, deadline=None)

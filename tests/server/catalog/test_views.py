@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from matchcut.server.catalog import Catalog, View
+from matchcut.server.catalog import Catalog, Sizes, View
 from matchcut.server.records import EncoderIdentity, Item, TagFilter, TimeRange
 
 ALL = TagFilter()
@@ -136,3 +136,30 @@ def test_the_radius_bounds_every_row(catalog: Catalog, put: Callable[..., Any], 
         put(catalog, item_id)
     view = catalog.view("", encoder)
     assert view.radius == pytest.approx(np.linalg.norm(view.rows.astype(np.float64), axis=1).max(), rel=1e-12)
+
+
+def test_eligible_rows_are_remembered_by_the_view_and_nobody_elses_to_write(
+    catalog: Catalog, put: Callable[..., Any], encoder: EncoderIdentity
+) -> None:
+    for item_id in "abcd":
+        put(catalog, item_id)
+    assert catalog.view("", encoder).eligible(NONE, ALL) is None
+    catalog.remove("", "b")
+    view = catalog.view("", encoder)
+    there = view.eligible(NONE, ALL)
+    assert there is not None
+    assert there is view.eligible(NONE, ALL)
+    assert there is view.eligible(frozenset({"b", "unknown"}), ALL), "none of them is there to be excluded"
+    with pytest.raises(ValueError, match="read-only"):
+        there[0] = False
+    assert ids(view, frozenset("a")) == ["c", "c", "d", "d"]
+    assert ids(view, frozenset("acd")) == []
+    assert ids(view) == ["a", "a", "c", "c", "d", "d"], "an exclusion is of one request"
+
+
+def test_nothing_is_coded_where_no_device_asks_for_it(
+    catalog: Catalog, put: Callable[..., Any], encoder: EncoderIdentity
+) -> None:
+    put(catalog, "a", segments=2000)
+    assert catalog.view("", encoder).coded is None
+    assert catalog.sizes() == Sizes(2000, 0, 0)
