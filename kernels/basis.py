@@ -84,18 +84,24 @@ class Basis:
             if self.matrix is None:
                 np.subtract(rows, self.mean, out=turned[:, : self.dimensions])
                 return turned
-            apart = rows - self.mean
-            for start in range(0, self.dimensions, _INNER):
-                part = slice(start, start + _INNER)
-                turned += apart[:, part] @ self.matrix[:, part].T
+            self._add_products(rows - self.mean, turned)
         return turned
 
-    def turn_wide(self, queries: Wide) -> Wide:
-        """matrix @ q of (b, dimensions) queries: (b, width) float64, not less the mean."""
-        if self.matrix is not None:
-            turned: Wide = queries @ self.matrix.T.astype(np.float64)
-            return turned
-        return np.pad(queries, ((0, 0), (0, self.width - self.dimensions)))
+    def turn_queries(self, queries: Floats) -> Wide:
+        """matrix @ q of (b, dimensions) queries, not less the mean: (b, width), within rho |q|."""
+        turned = np.zeros((len(queries), self.width), np.float32)
+        if self.matrix is None:
+            turned[:, : self.dimensions] = queries
+        else:
+            self._add_products(queries, turned)
+        return turned.astype(np.float64)
+
+    def _add_products(self, vectors: Floats, turned: Floats) -> None:
+        """Adds matrix @ v of each to its row of `turned`; few products at a time, which is what rho counts on."""
+        assert self.matrix is not None
+        for start in range(0, self.dimensions, _INNER):
+            part = slice(start, start + _INNER)
+            turned += vectors[:, part] @ self.matrix[:, part].T
 
 
 @dataclass(frozen=True, slots=True, eq=False)

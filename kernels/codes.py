@@ -19,7 +19,8 @@ ten times the rows):
     |z.y - part| <= sum over the pieces read of (|z_p| |y_p - y~_p| + |z_p - z~_p| |y~_p|) + |z_rest| |y_rest|,
 
 with ~ for what codes stand for. |y_p - y~_p| <= (scale of the piece) e_p, where e_p is the largest such ratio among the
-rows coded so far, and |y~_p| likewise; both were measured in float64 after coding, not assumed. So
+rows coded so far, and |y~_p| likewise; both were measured in float64 after coding, not assumed. z itself is computed
+within rho |q|, which adds rho |q| |y| to r. So
 
     upper = part + s spread_dense + t spread_tail + |y_rest| reach + slack      and, all levels read,
     lower = part - s spread_dense - t spread_tail - slack
@@ -260,8 +261,7 @@ def code_queries(queries: Floats, rows: CodedRows, limit: int) -> CodedQueries |
     """
     basis, stats = rows.basis, rows.stats
     wide = queries.astype(np.float64)
-    turned = basis.turn_wide(wide)
-    norms = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    norms = _norms(wide)
     if not ((norms < _RANGE) & (norms > 1 / _RANGE)).all() or not 1 / _RANGE < rows.span < _RANGE:
         return None
     levels, dense = basis.levels, basis.dense
@@ -270,49 +270,61 @@ def code_queries(queries: Floats, rows: CodedRows, limit: int) -> CodedQueries |
     most = limit if parts == 1 else radix * limit + limit - 1  # so that both halves keep to the limit
     if _finest(most, dense) < 1:
         return None
-    high, low = np.zeros((2, count, basis.width), np.int8)
-    sums = np.zeros((count, levels + 1), np.int32)
-    step, spread, slack = (np.zeros((count, levels + 1)) for _ in range(3))
+    turned = basis.turn_queries(queries)
+    first = _coded(turned[:, np.newaxis, :dense], _finest(most, dense))
+    rest = _coded(turned[:, dense:].reshape(count, levels, LEVEL), _finest(most, LEVEL))
+    units, sizes, errors = (np.concatenate([a, b], axis=1) for a, b in zip(first[1:], rest[1:], strict=True))
     gains = np.concatenate([[1.0], basis.ratios.astype(np.float64)])
-    for at, part in enumerate(basis.pieces()):
-        piece, finest = turned[:, part], _finest(most, part.stop - part.start)
-        unit = np.abs(piece).max(axis=1) / finest
-        unit[unit < _TINY] = 0
-        coded = np.rint(piece / np.where(unit > 0, unit, np.inf)[:, np.newaxis])
-        coded = np.clip(coded, -finest, finest)
-        high[:, part] = coded if parts == 1 else np.rint(coded / radix)
-        low[:, part] = 0 if parts == 1 else coded - radix * np.rint(coded / radix)
-        sums[:, at] = coded.sum(axis=1)
-        step[:, at] = unit * gains[at]
-        spread[:, at] = np.linalg.norm(piece, axis=1) * gains[at] * stats[at, 0]
-        slack[:, at] = np.linalg.norm(piece - coded * unit[:, np.newaxis], axis=1) * stats[at, 1]
-    energy = np.stack([np.square(turned[:, part]).sum(axis=1) for part in basis.pieces()], axis=1)
-    reach = np.sqrt(np.cumsum(energy[:, ::-1], axis=1)[:, ::-1])
-    reach = np.concatenate([reach[:, 1:], np.zeros((count, 1))], axis=1)
-    base = wide @ basis.mean.astype(np.float64)
-    size = np.linalg.norm(turned, axis=1)
-    largest = np.abs(base) + size * rows.span * 1.1
-    always = (size * basis.rho + norms * basis.skew) * rows.span  # the turn
-    always += (8 * levels + 32) * 2.0**-24 * largest  # float32
-    always += size * _TINY * np.sqrt(basis.width)
-    slack = np.cumsum(slack, axis=1) + always[:, np.newaxis]
+    spread = sizes * gains * stats[:, 0]
     spread[:, 1:] = np.cumsum(spread[:, 1:], axis=1)
-    halves = np.stack([high, low], axis=1)[:, :parts]
-    tail = np.stack(
-        [high[:, dense:].reshape(count, levels, LEVEL), low[:, dense:].reshape(count, levels, LEVEL)], axis=2
-    )
+    beyond = np.sqrt(np.cumsum(np.square(sizes[:, ::-1]), axis=1)[:, ::-1])
+    reach = np.concatenate([beyond[:, 1:], np.zeros((count, 1))], axis=1)
+    base = wide @ basis.mean.astype(np.float64)
+    size = beyond[:, 0]
+    always = (size * basis.rho + norms * (basis.skew + basis.rho)) * rows.span  # the turns of rows and of queries
+    always += (8 * levels + 32) * 2.0**-24 * (np.abs(base) + size * rows.span * 1.1)  # float32
+    always += size * _TINY * np.sqrt(basis.width)
+    slack = np.cumsum(errors * stats[:, 1], axis=1) + always[:, np.newaxis]
     arrays: dict[str, NDArray[np.generic]] = {
-        "dense": np.ascontiguousarray(halves[:, :, :dense]),
-        "dense_sums": halves[:, :, :dense].sum(axis=2, dtype=np.int32),
-        "tail": tail,
-        "tail_sums": np.ascontiguousarray(sums[:, 1:]),
-        "step": step.astype(np.float32),
+        "dense": (halves := _halves(first[0][:, 0], radix, parts)),
+        "dense_sums": halves.sum(axis=2, dtype=np.int32),
+        "tail": _halves(rest[0], radix, 2),
+        "tail_sums": rest[0].sum(axis=2).astype(np.int32),
+        "step": (units * gains).astype(np.float32),
         "spread": (spread * _UP).astype(np.float32),
         "reach": (reach * _UP).astype(np.float32),
         "slack": (slack * _UP).astype(np.float32),
         "base": base.astype(np.float32),
     }
     return CodedQueries(arrays, count, parts, radix)
+
+
+def _coded(pieces: Wide, finest: int) -> tuple[Wide, Wide, Wide, Wide]:
+    """Codes of (b, pieces, n) values, each piece by a unit of its own.
+
+    Returns:
+        (b, pieces, n) whole numbers up to `finest`; (b, pieces) each: units, norms of the values, norms of what the
+        codes miss.
+    """
+    units = np.abs(pieces).max(axis=2, initial=0) / finest
+    units[units < _TINY] = 0
+    codes = np.rint(pieces / np.where(units > 0, units, np.inf)[..., np.newaxis])
+    np.clip(codes, -finest, finest, out=codes)
+    return codes, units, _norms(pieces), _norms(pieces - codes * units[..., np.newaxis])
+
+
+def _halves(codes: Wide, radix: int, parts: int) -> NDArray[np.int8]:
+    """(..., parts, n): the codes as they are, or what radix * high + low makes."""
+    if parts == 1:
+        return codes[..., np.newaxis, :].astype(np.int8)
+    high = np.rint(codes / radix)
+    return np.stack([high, codes - radix * high], axis=-2).astype(np.int8)
+
+
+def _norms(vectors: Wide) -> Wide:
+    """L2 norms along the last axis."""
+    norms: Wide = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
+    return norms
 
 
 def _finest(most: int, dimensions: int) -> int:

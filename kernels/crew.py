@@ -27,6 +27,8 @@ _SEEDS = 64  # groups that are looked at in full at once, at least
 _SLICE = 128  # chunks that a thread takes at a time, if there is one query
 _PARALLEL = 16  # under so many chunks one thread is faster
 _HELD = 1 << 20  # pairs that a thread holds before it works on them
+_DIRECT = 4  # queries, at most, for which a block with few eligible rows is not worth reading
+_BLOCK = 16  # MC_BLOCK of native/scan.h
 _FEW = 1 << 16  # pairs that are scored in float64 whatever topk.search would take
 
 Floats = NDArray[np.float32]
@@ -184,6 +186,12 @@ def _opened(job: Job) -> Iterator[ctypes.c_void_p]:
     )
     if not scan:
         raise MemoryError("no memory to search")
+    basis = job.coded.basis
+    if eligible is not None and not basis.levels and len(job.queries) <= _DIRECT:
+        most = (_BLOCK * basis.dense - 1) // (job.rows.itemsize * job.rows.shape[1])
+        functions.mc_direct(
+            scan, job.rows.ctypes.data, job.rows.shape[1], job.queries.ctypes.data, job.margin.ctypes.data, most
+        )
     try:
         yield scan
     finally:

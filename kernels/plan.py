@@ -84,7 +84,7 @@ def _cost(axes: Axes, dense: int, queries: Floats, taus: Floats, judged: Floats,
     """Nanoseconds a row."""
     basis = axes.basis(dense)
     turned = basis.turn(judged)
-    asked = basis.turn_wide(queries.astype(np.float64)).astype(np.float32)
+    asked = basis.turn_queries(queries).astype(np.float32)
     check()
     base = queries @ axes.mean
     part = np.zeros((len(queries), len(judged)), np.float32)

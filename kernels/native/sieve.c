@@ -36,6 +36,13 @@ typedef struct {
     enum { READING, NARROWING, DONE } state;
 } sieve;
 
+/* The rows as they came, for float64. */
+typedef struct {
+    const float *rows, *queries;
+    uint64_t dimensions;
+    const double *margin; /* how far a product may be off, for each query */
+} originals;
+
 struct mc_scan {
     const mc_variant *variant;
     mc_codes codes;
@@ -50,6 +57,8 @@ struct mc_scan {
     size_t table_size, table_room;
     unsigned table_shift; /* 64 less the bits of table_size */
     mc_counts counts;
+    originals direct; /* see mc_direct */
+    uint32_t most_direct;
 };
 
 /* -- tau, as an integer that orders like the float -- */
@@ -68,6 +77,12 @@ static float unordered(uint32_t bits) {
 }
 
 static float tau(const board *b) { return unordered(__atomic_load_n(b->tau, __ATOMIC_RELAXED)); }
+
+/* The float32 at or above. */
+static float above(double value) {
+    float rounded = (float)value;
+    return rounded < value ? nextafterf(rounded, INFINITY) : rounded;
+}
 
 static void lift(board *b, double score) {
     float below = (float)score;
@@ -267,41 +282,97 @@ static int sift(mc_scan *scan, size_t q, uint64_t chunk, size_t from, size_t to,
     return 0;
 }
 
-static int any_of_block(const uint8_t *eligible, uint64_t row, uint64_t rows) {
-    if (row + MC_BLOCK <= rows) {
+/* How many of a block's rows are eligible. */
+static uint32_t eligible_of(const mc_scan *scan, uint64_t row) {
+    uint32_t count = 0;
+    if (row + MC_BLOCK <= scan->codes.rows) {
         uint64_t halves[2];
-        memcpy(halves, eligible + row, sizeof halves);
-        return (halves[0] | halves[1]) != 0;
+        memcpy(halves, scan->eligible + row, sizeof halves); /* sixteen bytes of 0 or 1: their sum is the top byte */
+        return (uint32_t)((halves[0] + halves[1]) * 0x0101010101010101u >> 56);
     }
-    int any = 0;
-    for (; row < rows; ++row) any |= eligible[row];
-    return any;
+    for (; row < scan->codes.rows; ++row) count += scan->eligible[row];
+    return count;
+}
+
+/* Blocks [from, to) of a chunk, by their codes. */
+static int scan_blocks(mc_scan *scan, uint64_t chunk, size_t from, size_t to) {
+    const mc_queries *of = &scan->queries;
+    uint64_t begin = chunk * MC_CHUNK + from * MC_BLOCK, end = chunk * MC_CHUNK + (uint64_t)to * MC_BLOCK;
+    scan->variant->dense(scan->codes.chunks[chunk] + from * MC_BLOCK * scan->codes.dense, to - from,
+                         scan->codes.dense / 4, of->dense, of->dense_sums, (size_t)of->count * of->parts,
+                         scan->dots + from * MC_BLOCK);
+    for (size_t q = 0; q < of->count; ++q)
+        if (sift(scan, q, chunk, from, to, scan->dots + q * of->parts * MC_CHUNK)) return -1;
+    scan->counts.scanned += (end < scan->codes.rows ? end : scan->codes.rows) - begin;
+    return 0;
+}
+
+/* A pair's float64 product: what its group reaches at least, and what the pair cannot exceed. */
+static int product(mc_scan *scan, const originals *of, size_t q, mc_pair *pair) {
+    double score = scan->variant->wide(of->queries + q * of->dimensions, of->rows + pair->row * of->dimensions,
+                                       of->dimensions);
+    pair->upper = above(score + of->margin[q]);
+    return reached(scan, board_of(scan, q), score - of->margin[q], pair->row);
+}
+
+static void prefetch_row(const originals *of, uint32_t row) {
+    const float *values = of->rows + row * of->dimensions;
+    for (size_t at = 0; at < of->dimensions; at += 16) __builtin_prefetch(values + at);
+}
+
+/* Rows that are scored without their codes. */
+static int scan_directly(mc_scan *scan, const uint32_t *rows, size_t count) {
+    for (size_t at = 0; at < count; ++at) {
+        if (at + 1 < count) prefetch_row(&scan->direct, rows[at + 1]);
+        for (size_t q = 0; q < scan->queries.count; ++q) {
+            mc_pair pair = {.row = rows[at]};
+            if (product(scan, &scan->direct, q, &pair)) return -1;
+            if (pair.upper < tau(board_of(scan, q))) continue;
+            pair.part = pair.upper;
+            ++scan->counts.survivors;
+            if (keep(scan->sieves + q, pair)) return -1;
+        }
+    }
+    scan->counts.scanned += count;
+    return 0;
+}
+
+void mc_direct(mc_scan *scan, const float *rows, uint64_t dimensions, const float *queries, const double *margin,
+               uint32_t most) {
+    scan->direct = (originals){rows, queries, dimensions, margin};
+    scan->most_direct = most;
 }
 
 int mc_dense(mc_scan *scan, uint64_t first_chunk, uint64_t last_chunk) {
-    uint32_t dense = scan->codes.dense;
     for (uint64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
         uint64_t begin = chunk * MC_CHUNK, rows = scan->codes.rows - begin;
         size_t blocks = (size_t)((rows < MC_CHUNK ? rows : MC_CHUNK) + MC_BLOCK - 1) / MC_BLOCK;
-        size_t from = 0;
-        while (from < blocks) {
-            size_t to = from;
-            if (!scan->eligible) {
-                to = blocks;
-            } else {
-                while (to < blocks && any_of_block(scan->eligible, begin + to * MC_BLOCK, scan->codes.rows)) ++to;
-            }
-            if (to > from) {
-                scan->variant->dense(scan->codes.chunks[chunk] + from * MC_BLOCK * dense, to - from, dense / 4,
-                                     scan->queries.dense, scan->queries.dense_sums,
-                                     (size_t)scan->queries.count * scan->queries.parts, scan->dots + from * MC_BLOCK);
-                for (size_t q = 0; q < scan->queries.count; ++q)
-                    if (sift(scan, q, chunk, from, to, scan->dots + q * scan->queries.parts * MC_CHUNK)) return -1;
-                uint64_t until = (uint64_t)to * MC_BLOCK;
-                scan->counts.scanned += (until < rows ? until : rows) - from * MC_BLOCK;
-            }
-            from = to + (to < blocks);
+        if (!scan->eligible) {
+            if (scan_blocks(scan, chunk, 0, blocks)) return -1;
+            continue;
         }
+        uint32_t eligible[MC_CHUNK / MC_BLOCK], direct[MC_CHUNK];
+        size_t from = 0, few = 0, some = 0; /* where a run of blocks begins; rows to score directly; blocks with any */
+        for (size_t block = 0; block < blocks; ++block) {
+            eligible[block] = eligible_of(scan, begin + block * MC_BLOCK);
+            some += eligible[block] > 0;
+        }
+        /* What lies in one piece comes much faster than rows and blocks here and there. */
+        if (4 * some > 3 * blocks) {
+            if (scan_blocks(scan, chunk, 0, blocks)) return -1;
+            continue;
+        }
+        uint32_t most = 4 * some <= blocks ? scan->most_direct : 0;
+        for (size_t block = 0; block < blocks; ++block) {
+            if (eligible[block] > most) continue;
+            uint64_t row = begin + block * MC_BLOCK, end = row + MC_BLOCK;
+            for (; eligible[block] && row < end && row < scan->codes.rows; ++row)
+                if (scan->eligible[row]) direct[few++] = (uint32_t)row;
+            if (block > from && scan_blocks(scan, chunk, from, block)) return -1;
+            from = block + 1;
+        }
+        if (blocks > from && scan_blocks(scan, chunk, from, blocks)) return -1;
+        if (scan_directly(scan, direct, few)) return -1;
     }
     return 0;
 }
@@ -403,13 +474,8 @@ static int falling_part(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
-/* The float32 at or above. */
-static float above(double value) {
-    float rounded = (float)value;
-    return rounded < value ? nextafterf(rounded, INFINITY) : rounded;
-}
-
 int mc_narrow(mc_scan *scan, const float *rows, uint64_t dimensions, const float *queries, const double *margin) {
+    originals of = {rows, queries, dimensions, margin};
     size_t budget = STEPS / 16;
     for (size_t q = 0; q < scan->queries.count; ++q) {
         sieve *s = scan->sieves + q;
@@ -425,13 +491,9 @@ int mc_narrow(mc_scan *scan, const float *rows, uint64_t dimensions, const float
             if (pair.upper < tau(b)) continue;
             if (!budget) return 1;
             --budget;
-            if (s->at + 2 < s->count)
-                for (size_t line = 0; line < 4; ++line)
-                    __builtin_prefetch(rows + s->pairs[s->at + 2].row * dimensions + line * 16);
-            double score = scan->variant->wide(queries + q * dimensions, rows + pair.row * dimensions, dimensions);
-            pair.upper = above(score + margin[q]);
+            if (s->at + 1 < s->count) prefetch_row(&of, s->pairs[s->at + 1].row);
+            if (product(scan, &of, q, &pair)) return -1;
             s->pairs[s->kept++] = pair;
-            if (reached(scan, b, score - margin[q], pair.row)) return -1;
         }
         s->count = s->kept;
         s->state = DONE;
