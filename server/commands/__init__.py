@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from matchcut.server.commands import encoder, index, ls, query, rm, serve
+from matchcut.server.commands import bench, doctor, encoder, index, ls, query, rm, serve
 
-COMMANDS = (serve, index, query, ls, rm, encoder)
+COMMANDS = (serve, index, query, ls, rm, encoder, bench, doctor)

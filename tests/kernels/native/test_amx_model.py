@@ -16,7 +16,7 @@ from matchcut.kernels.codes import Codes
 from matchcut.kernels.native import library as module
 from matchcut.kernels.native.library import Library, Variant, load
 from matchcut.kernels.sieve import Crew
-from support.native import BASES, TESTS, WARNINGS, basis, compiled, ranked, ranked_each, steep
+from support.native import TESTS, WARNINGS, basis, compiled, ranked, ranked_each, steep
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +54,8 @@ def test_its_sums_are_those_of_numpy(modelled: Library) -> None:
     assert counted(modelled, "faults") == 0
 
 
-@pytest.mark.parametrize("name", BASES)
-@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 15, 16, 17, 33])
+@pytest.mark.parametrize("name", ["plain", "64"])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 16, 17, 33])
 def test_its_rankings_are_those_of_the_reference(modelled: Library, name: str, count: int) -> None:
     variant = amx(modelled)
     if variant is None:

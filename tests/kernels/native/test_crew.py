@@ -182,13 +182,13 @@ def test_few_rows_are_scanned_by_one(kept: CodedRows, pool: Pool, monkeypatch: p
 
 def test_rows_may_be_added_while_others_are_searched() -> None:
     """A view's last chunk is written behind its rows, and the bounds of later rows are no concern of its own."""
-    codes, views, later = Codes(basis("64", 200), LIBRARY), [], 2000 + 90 * 89
+    codes, views, later = Codes(basis("64", 200), LIBRARY), [], 2000 + 450 * 18
     codes.extend(ROWS[:2000])
     done = threading.Event()
 
     def add() -> None:
-        for start in range(2000, COUNT, 90):
-            codes.extend(ROWS[start : start + 90] if start < later else 30 * ROWS[start : start + 90])
+        for start in range(2000, COUNT, 450):
+            codes.extend(ROWS[start : start + 450] if start < later else 30 * ROWS[start : start + 450])
             views.append(codes.view())
         done.set()
 
