@@ -298,6 +298,11 @@ static uint32_t eligible_of(const mc_scan *scan, uint64_t row) {
 static int scan_blocks(mc_scan *scan, uint64_t chunk, size_t from, size_t to) {
     const mc_queries *of = &scan->queries;
     uint64_t begin = chunk * MC_CHUNK + from * MC_BLOCK, end = chunk * MC_CHUNK + (uint64_t)to * MC_BLOCK;
+    const uint8_t *scales = scan->codes.chunks[chunk] + mc_tail_offset(scan->codes.dense, scan->codes.levels);
+    for (size_t block = from; block < to; ++block) { /* so that they are there when the products are */
+        __builtin_prefetch(scales + block * 64);
+        __builtin_prefetch(scales + MC_CHUNK * sizeof(float) + block * 64);
+    }
     scan->variant->dense(scan->codes.chunks[chunk] + from * MC_BLOCK * scan->codes.dense, to - from,
                          scan->codes.dense / 4, of->dense, of->dense_sums, (size_t)of->count * of->parts,
                          scan->dots + from * MC_BLOCK);

