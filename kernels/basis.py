@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from matchcut.kernels.native.library import LEVEL, LEVELS
+from matchcut.kernels.native.shared_library import LEVEL, LEVELS
 
 _U = 2.0**-24
 _INNER = 128  # products summed in float32 at a time; few, as the bound on their rounding grows with them

@@ -45,7 +45,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matchcut.kernels.basis import Basis
-from matchcut.kernels.native.library import CHUNK, LEVEL, Library, NativeCodes, NativeQueries, Variant
+from matchcut.kernels.native.shared_library import CHUNK, LEVEL, Library, NativeCodes, NativeQueries, Variant
 from matchcut.kernels.score import largest_norm
 
 _TINY = 2.0**-80  # TINY of encode.c

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matchcut.kernels.codes import CodedQueries, CodedRows
-from matchcut.kernels.native.library import Library, NativeCounts, Variant
+from matchcut.kernels.native.shared_library import Library, NativeCounts, Variant
 
 _SEEDS = 64  # groups that are looked at in full at once, at least
 _SLICE = 128  # chunks that a thread takes at a time, if there is one query

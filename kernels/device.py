@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from matchcut.kernels.codes import CodedRows, Codes
 from matchcut.kernels.crew import Crew
-from matchcut.kernels.native.library import Absent, load
+from matchcut.kernels.native.shared_library import Absent, load
 from matchcut.kernels.plan import choose
 from matchcut.kernels.pool import pool
 from matchcut.kernels.preprocess import Layout, preprocess

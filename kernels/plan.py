@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matchcut.kernels.basis import Axes, Basis, learn
-from matchcut.kernels.native.library import LEVEL
+from matchcut.kernels.native.shared_library import LEVEL
 
 _SMALL = 16 << 20  # bytes of codes; fewer are scanned in a millisecond whatever the basis
 _SAMPLE = 16_384  # rows that the axes are learnt from

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from matchcut.kernels import device
-from matchcut.kernels.native import library
+from matchcut.kernels.native import shared_library as library
 from matchcut.server import models
 from matchcut.server.config import NOT_GIVEN, Config
 from matchcut.server.engines import memory, registry

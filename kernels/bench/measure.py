@@ -17,7 +17,7 @@ from matchcut.kernels.bench.spec import Absence, Figure, Report, Spec, VariantSt
 from matchcut.kernels.bench.synthetic import power_law, structured, unstructured
 from matchcut.kernels.codes import Codes
 from matchcut.kernels.crew import Crew
-from matchcut.kernels.native.library import Absent, Library, load
+from matchcut.kernels.native.shared_library import Absent, Library, load
 from matchcut.kernels.plan import choose
 
 _SAMPLE = 16_384  # rows that axes are learnt from

@@ -1,1 +1,1 @@
-"""The scan of coded rows in C: ctypes over a plain shared library. `library.load` says why where there is none."""
+"""The scan of coded rows in C, behind ctypes. `shared_library.load` says why where there is none."""

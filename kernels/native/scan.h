@@ -106,7 +106,7 @@ MC_API void mc_encode(int variant, uint8_t *const *chunks, uint32_t dense, uint3
 MC_API void mc_copy(const uint8_t *const *from, uint8_t *const *to, uint32_t dense, uint32_t levels,
                     const int64_t *rows, uint64_t first, uint64_t n);
 
-/* -- sieve.c -- */
+/* -- search.c, dense.c, tail.c, exact.c -- */
 /* taus: [joint ? 1 : count] scores that k groups are known to reach, shared by all scans of one search. */
 MC_API mc_scan *mc_open(int variant, const mc_codes *codes, const mc_queries *queries, const int64_t *groups,
                         const uint8_t *eligible, uint64_t k, float minimum, uint32_t *taus, uint64_t seeds);

@@ -34,7 +34,7 @@ from scan_goals import Verdict
 
 from matchcut.kernels.bench import contenders as timed
 from matchcut.kernels.bench.rounds import Contender, exact
-from matchcut.kernels.native.library import Absent, load
+from matchcut.kernels.native.shared_library import Absent, load
 
 PANORAMA = {1280: [(16, 1024), (20, 128), (20, 1024), (40, 256), (80, 4096), (40, 1024)]}
 MEMORY = {"random512": None, "spectrum1280": 0.3}  # sections with a goal for it, and that against Panorama's

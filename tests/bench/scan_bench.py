@@ -19,7 +19,7 @@ from matchcut.kernels.bench.rounds import Contender, Ints, Taken, take_turns
 from matchcut.kernels.bench.spec import Figure
 from matchcut.kernels.codes import CodedRows, Codes
 from matchcut.kernels.crew import Crew
-from matchcut.kernels.native.library import Library
+from matchcut.kernels.native.shared_library import Library
 from matchcut.kernels.plan import choose
 
 COLUMNS = (

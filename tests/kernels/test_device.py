@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from matchcut.kernels import device as devices
 from matchcut.kernels.codes import CodedRows
 from matchcut.kernels.device import Cpu, Device, cores, open_device
-from matchcut.kernels.native.library import Absent, Library, Variant, load
+from matchcut.kernels.native.shared_library import Absent, Library, Variant, load
 from matchcut.kernels.pool import pool
 from matchcut.kernels.preprocess import preprocess
 from matchcut.kernels.topk import search

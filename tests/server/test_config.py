@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from matchcut.kernels.native.library import Library, load
+from matchcut.kernels.native.shared_library import Library, load
 from matchcut.server import config
 from matchcut.server.errors import InvalidInput
 

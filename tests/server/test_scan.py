@@ -16,7 +16,7 @@ import grpc.aio
 import pytest
 
 from matchcut.kernels import device
-from matchcut.kernels.native.library import Absent, Library, load
+from matchcut.kernels.native.shared_library import Absent, Library, load
 from matchcut.server.app import App
 from matchcut.server.config import Config
 from matchcut.server.errors import InvalidInput

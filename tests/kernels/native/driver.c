@@ -1,7 +1,7 @@
 /* Searches random codes with every variant that runs here, and compares what is left with brute force.
  *
  * Compiled with the sources of kernels/native, by itself: so that sanitizers see all of it, and so that it runs under an
- * emulator. sieve.c has to be compiled with calloc, realloc and aligned_alloc renamed to those below. Every buffer has
+ * emulator. board.c and search.c have to be compiled with calloc, realloc and aligned_alloc renamed to those below. Every buffer has
  * exactly the size that scan.h asks for. Prints what ran; ends with 1 where a winner is missing.
  */
 #include <inttypes.h>

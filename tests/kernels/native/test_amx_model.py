@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from matchcut.kernels.codes import Codes
-from matchcut.kernels.native import library as module
-from matchcut.kernels.native.library import Library, Variant, load
+from matchcut.kernels.native import shared_library as module
+from matchcut.kernels.native.shared_library import Library, Variant, load
 from matchcut.kernels.sieve import Crew
 from support.native import TESTS, WARNINGS, basis, compiled, ranked, ranked_each, steep
 

@@ -11,7 +11,7 @@ import pytest
 
 from matchcut.kernels.basis import Axes, Basis, learn
 from matchcut.kernels.codes import CodedQueries, CodedRows, Codes, code_queries
-from matchcut.kernels.native.library import LEVEL, Variant
+from matchcut.kernels.native.shared_library import LEVEL, Variant
 from support.native import BASES, LIBRARY, RUNNABLE, Decoded, bases, basis, coded, decoded, steep, unit, waves
 
 COUNT = 40
@@ -20,7 +20,7 @@ Bounds = tuple[np.ndarray, np.ndarray]
 
 
 def enclosures(asked: CodedQueries, found: Decoded, rows: Basis, real: type[np.floating]) -> Iterator[Bounds]:
-    """(lower, upper), both (b, n), after the dense part and after each level, in float32 as sieve.c or in float64."""
+    """(lower, upper), both (b, n), after the dense part and after each level, in float32 as C or in float64."""
     arrays, dense = asked.arrays, rows.dense
     columns = {name: arrays[name].astype(real) for name in ("step", "spread", "reach", "slack")}
     scale, tail, tail_scale = (column.astype(real) for column in (found.scale, found.tail, found.tail_scale))

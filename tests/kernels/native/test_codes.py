@@ -10,7 +10,7 @@ import pytest
 
 from matchcut.kernels.basis import Basis, learn
 from matchcut.kernels.codes import CodedRows, Codes
-from matchcut.kernels.native.library import CHUNK, LEVEL, LEVELS
+from matchcut.kernels.native.shared_library import CHUNK, LEVEL, LEVELS
 from matchcut.kernels.sieve import Crew, search_coded
 from matchcut.kernels.topk import Ranked, search
 from support.native import BASES, LIBRARY, RUNNABLE, basis, coded, decoded, steep, unit

@@ -14,7 +14,7 @@ import pytest
 from matchcut.kernels import crew as module
 from matchcut.kernels.codes import CodedRows, Codes
 from matchcut.kernels.crew import Found
-from matchcut.kernels.native.library import CHUNK, Variant
+from matchcut.kernels.native.shared_library import CHUNK, Variant
 from matchcut.kernels.sieve import Crew, search_each
 from matchcut.kernels.topk import Ranked
 from support.native import BASES, LIBRARY, RUNNABLE, basis, coded, ranked, steep

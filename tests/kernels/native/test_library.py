@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from matchcut.kernels.native import library
-from matchcut.kernels.native.library import Absent, Library, load
+from matchcut.kernels.native import shared_library as library
+from matchcut.kernels.native.shared_library import Absent, Library, load
 from matchcut.kernels.sieve import Crew, search_coded
 from matchcut.kernels.topk import search
 from support.native import LIBRARY, RUNNABLE, basis, coded, compiled, steep

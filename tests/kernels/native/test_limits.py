@@ -14,7 +14,7 @@ import pytest
 
 from matchcut.kernels import crew as module
 from matchcut.kernels.codes import CodedRows
-from matchcut.kernels.native.library import CHUNK, Variant
+from matchcut.kernels.native.shared_library import CHUNK, Variant
 from matchcut.kernels.sieve import Crew, search_coded, search_each
 from matchcut.kernels.topk import search
 from support.native import BASES, LIBRARY, RUNNABLE, basis, coded, ranked, ranked_each, steep, unit

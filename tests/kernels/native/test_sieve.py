@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from matchcut.kernels import crew as module
 from matchcut.kernels.codes import CodedRows
-from matchcut.kernels.native.library import Variant
+from matchcut.kernels.native.shared_library import Variant
 from matchcut.kernels.sieve import Crew
 from matchcut.kernels.topk import Ranked, search
 from support.native import BASES, LIBRARY, RUNNABLE, basis, coded, ranked, ranked_each, steep, unit

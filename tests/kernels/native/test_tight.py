@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from matchcut.kernels.basis import Axes, Basis
-from matchcut.kernels.native.library import LEVEL, Variant
+from matchcut.kernels.native.shared_library import LEVEL, Variant
 from matchcut.kernels.sieve import Crew
 from support.native import LIBRARY, RUNNABLE, coded, decoded, ranked, ranked_each
 

@@ -16,7 +16,7 @@ from matchcut.kernels.bench import contenders, measure
 from matchcut.kernels.bench.rounds import Answer, exact, take_turns
 from matchcut.kernels.bench.spec import STRUCTURES, Spec
 from matchcut.kernels.bench.synthetic import power_law, structured, unstructured
-from matchcut.kernels.native.library import Absent, load
+from matchcut.kernels.native.shared_library import Absent, load
 from matchcut.server.__main__ import main
 from matchcut.server.commands import bench
 
@@ -67,7 +67,7 @@ def native() -> list[str]:
     """Names of the variants that run here."""
     library = load()
     if isinstance(library, Absent):
-        pytest.skip(library.why)
+        pytest.fail(library.why)
     return [f"matchcut {variant.name}" for variant in library.variants if not variant.lacks]
 
 

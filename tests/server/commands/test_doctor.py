@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from matchcut.kernels import device
-from matchcut.kernels.native import library
+from matchcut.kernels.native import shared_library as library
 from matchcut.server import checkup
 from matchcut.server.__main__ import main
 

@@ -1,0 +1,110 @@
+/* The tail of the pairs that the dense part has left, level by level, each time for those that are left of them. */
+#include <string.h>
+
+#include "sieve.h"
+
+#define BATCH 256 /* survivors whose pieces are read at a time */
+
+static const uint8_t *record_of(const mc_scan *scan, uint32_t row) {
+    return scan->codes.chunks[row / MC_CHUNK] + mc_records_offset(scan->codes.dense, scan->codes.levels) +
+           row % MC_CHUNK * mc_record_bytes(scan->codes.levels);
+}
+
+static void scales_of(const uint8_t *record, float *dense, float *tail) {
+    memcpy(dense, record, 4);
+    memcpy(tail, record + 4, 4);
+}
+
+int sieve_look(mc_scan *scan, size_t q, uint32_t row, double part) {
+    uint32_t levels = scan->codes.levels, stride = levels + 1;
+    const mc_queries *of = &scan->queries;
+    float dense, tail;
+    mc_pair pair = {.row = row};
+    const uint8_t *pieces = scan->codes.chunks[row / MC_CHUNK] + (size_t)(row % MC_CHUNK) * MC_LEVEL;
+    for (uint32_t level = 0; level < levels; ++level)
+        __builtin_prefetch(pieces + mc_tail_offset(scan->codes.dense, level));
+    scales_of(record_of(scan, row), &dense, &tail);
+    for (uint32_t level = 0; level < levels; ++level) {
+        int32_t dot;
+        scan->variant->sparse(scan->codes.chunks, mc_tail_offset(scan->codes.dense, level), &pair, 1, 1,
+                              of->tail + (q * levels + level) * 2 * MC_LEVEL, of->radix,
+                              of->tail_sums[q * levels + level], &dot);
+        part += (double)tail * of->step[q * stride + level + 1] * dot;
+    }
+    scan->counts.pieces += levels;
+    part -= (double)dense * of->spread[q * stride] + (double)tail * of->spread[q * stride + levels] +
+            of->slack[q * stride + levels];
+    return reached(scan, board_of(scan, q), part, row);
+}
+
+static size_t few(const mc_scan *scan, size_t q) {
+    size_t k = (size_t)board_of(scan, q)->k;
+    return k < 22 ? 64 : 3 * k;
+}
+
+/* One batch of survivors at the sieve's level. */
+static void read_on(mc_scan *scan, size_t q, size_t count) {
+    sieve *s = scan->sieves + q;
+    const mc_queries *of = &scan->queries;
+    uint32_t levels = scan->codes.levels, level = s->level;
+    size_t place = q * (levels + 1);
+    float step = of->step[place + level + 1], dense_spread = of->spread[place], spread = of->spread[place + level + 1];
+    float reach = of->reach[place + level + 1] / 255.0f, slack = of->slack[place + level + 1];
+    float floor = board_tau(board_of(scan, q));
+    mc_pair *pairs = s->pairs + s->at;
+    size_t ahead = s->count - s->at;
+    int32_t dots[BATCH];
+    scan->variant->sparse(scan->codes.chunks, mc_tail_offset(scan->codes.dense, level), pairs, count, ahead,
+                          of->tail + (q * levels + level) * 2 * MC_LEVEL, of->radix,
+                          of->tail_sums[q * levels + level], dots);
+    for (size_t at = 0; at < count; ++at) {
+        if (at + 24 < ahead) __builtin_prefetch(record_of(scan, pairs[at + 24].row));
+        mc_pair pair = pairs[at];
+        const uint8_t *record = record_of(scan, pair.row);
+        float dense, tail;
+        scales_of(record, &dense, &tail);
+        pair.part += tail * step * (float)dots[at];
+        pair.upper = pair.part + dense * dense_spread + tail * spread + pair.tail * (float)record[8 + level] * reach +
+                     slack;
+        if (pair.upper >= floor) s->pairs[s->kept++] = pair;
+    }
+    scan->counts.pieces += count;
+}
+
+/* Looks at the best groups by the dense part, now that all rows have been seen. */
+static int look_at_seeds(mc_scan *scan, size_t q) {
+    board *seeds = &scan->sieves[q].seeds;
+    if (board_settle(&scan->places, seeds)) return -1;
+    for (size_t at = 0; at < seeds->count; ++at)
+        if (sieve_look(scan, q, seeds->leaders[at].row, seeds->leaders[at].score)) return -1;
+    return 0;
+}
+
+int mc_tail(mc_scan *scan) {
+    size_t budget = STEPS;
+    for (size_t q = 0; q < scan->queries.count; ++q) {
+        sieve *s = scan->sieves + q;
+        while (s->state == READING) {
+            if (!budget) return 1;
+            if (s->at == 0) {
+                if (s->level == 0 && look_at_seeds(scan, q)) return -1;
+                if (sieve_refilter(scan, q)) return -1;
+                s->kept = 0;
+                if (s->level == scan->codes.levels || s->count <= few(scan, q)) {
+                    s->state = NARROWING;
+                    break;
+                }
+            }
+            size_t count = s->count - s->at < BATCH ? s->count - s->at : BATCH;
+            count = count < budget ? count : budget;
+            read_on(scan, q, count);
+            s->at += count;
+            budget -= count;
+            if (s->at < s->count) continue;
+            s->count = s->kept;
+            s->at = 0;
+            ++s->level;
+        }
+    }
+    return 0;
+}
