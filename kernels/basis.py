@@ -22,7 +22,7 @@ Floats = NDArray[np.float32]
 Wide = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Basis:
     """y = matrix @ (x - mean), padded with zeros to `width` = dense + 64 * levels.
 
@@ -120,7 +120,7 @@ class Axes:
         """A basis whose first `dense` axes, a positive multiple of 64, are scanned for every row."""
         dimensions = len(self.mean)
         width = -(-dimensions // LEVEL) * LEVEL
-        matrix = np.zeros((width, dimensions), np.float32)
+        matrix = np.zeros((width, dimensions), np.float32, order="F")  # a query's turn reads it in one piece
         matrix[:dimensions] = self.axes
         wide = matrix.astype(np.float64)
         skew = float(np.linalg.norm(wide.T @ wide - np.eye(dimensions))) * (1 + 1e-6)

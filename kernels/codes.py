@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import mmap
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +64,8 @@ class CodedRows:
     """The codes of the first `count` rows, for readers; rows that are added later do not change it.
 
     span: at least |x - mean| of every row. stats: (levels + 1, 2) float64, e_p and |y~_p| at most.
-    keep: what owns the memory of the chunks.
+    keep: what owns the memory of the chunks. mean, gains: the basis' in float64, with a gain of 1 for the dense part.
+    radius: at least |x| of every row.
     """
 
     basis: Basis
@@ -73,6 +74,15 @@ class CodedRows:
     stats: Wide
     span: float
     keep: tuple[NDArray[np.uint8], ...]
+    mean: Wide = field(init=False)
+    gains: Wide = field(init=False)
+    radius: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        mean = self.basis.mean.astype(np.float64)
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "gains", np.concatenate([[1.0], self.basis.ratios]))
+        object.__setattr__(self, "radius", self.span + float(_norms(mean)) * (1 + 1e-9))
 
     def native(self) -> NativeCodes:
         """For the library; valid while this object lives."""
@@ -83,12 +93,16 @@ class CodedRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CodedQueries:
-    """Queries in the terms of coded rows; see mc_queries in native/scan.h for the arrays, parts and radix."""
+    """Queries in the terms of coded rows; see mc_queries in native/scan.h for the arrays, parts and radix.
+
+    norms: (b,) float64.
+    """
 
     arrays: dict[str, NDArray[np.generic]]
     count: int
     parts: int
     radix: int
+    norms: Wide
 
     def native(self, *, joint: bool) -> NativeQueries:
         """For the library; valid while this object lives."""
@@ -250,80 +264,90 @@ def _longest(vectors: Floats) -> float:
     return most**0.5 if most < np.inf else largest_norm(vectors)
 
 
-def code_queries(queries: Floats, rows: CodedRows, limit: int) -> CodedQueries | None:
-    """The queries as `rows` needs them; None where norms are so large or small that float32 bounds say little, or where
-    there are so many dense dimensions that no codes have products of 32 bits.
+def code_queries(queries: Floats, rows: CodedRows, limit: int, *, fine: bool | None = None) -> CodedQueries | None:
+    """The queries as `rows` needs them; None where norms are so large or small that float32 bounds say little, where a
+    value is not finite, or where there are so many dense dimensions that no codes have products of 32 bits.
 
     Args:
-        queries: (b, dimensions) float32, finite.
+        queries: (b, dimensions) float32.
         rows: what they are compared with.
         limit: largest code.
+        fine: whether the dense part has fine codes, two bytes each; None: where they cost a scan by the CPU nothing.
     """
     basis, stats = rows.basis, rows.stats
     wide = queries.astype(np.float64)
     norms = _norms(wide)
-    if not ((norms < _RANGE) & (norms > 1 / _RANGE)).all() or not 1 / _RANGE < rows.span < _RANGE:
+    if not (norms.max() < _RANGE and norms.min() > 1 / _RANGE and 1 / _RANGE < rows.span < _RANGE):
         return None
     levels, dense = basis.levels, basis.dense
     count, radix = len(queries), 2 * limit
-    parts = 2 if levels or count <= _FINE else 1
-    most = limit if parts == 1 else radix * limit + limit - 1  # so that both halves keep to the limit
-    if _finest(most, dense) < 1:
+    if fine is None:
+        fine = levels > 0 or count <= _FINE
+    most = radix * limit + limit - 1  # so that both halves keep to the limit
+    finest = _finest(most if fine else limit, dense)
+    if finest < 1:
         return None
     turned = basis.turn_queries(queries)
-    first = _coded(turned[:, np.newaxis, :dense], _finest(most, dense))
-    rest = _coded(turned[:, dense:].reshape(count, levels, LEVEL), _finest(most, LEVEL))
-    units, sizes, errors = (np.concatenate([a, b], axis=1) for a, b in zip(first[1:], rest[1:], strict=True))
-    gains = np.concatenate([[1.0], basis.ratios.astype(np.float64)])
-    spread = sizes * gains * stats[:, 0]
-    spread[:, 1:] = np.cumsum(spread[:, 1:], axis=1)
-    beyond = np.sqrt(np.cumsum(np.square(sizes[:, ::-1]), axis=1)[:, ::-1])
-    reach = np.concatenate([beyond[:, 1:], np.zeros((count, 1))], axis=1)
-    base = wide @ basis.mean.astype(np.float64)
+    coded, units, sizes, errors = _coded(turned[:, np.newaxis, :dense], finest)
+    tail = np.empty((count, levels, LEVEL))
+    if levels:
+        tail, *rest = _coded(turned[:, dense:].reshape(tail.shape), _finest(most, LEVEL))
+        units, sizes, errors = (np.concatenate(both, axis=1) for both in zip((units, sizes, errors), rest, strict=True))
+    spread = sizes * (rows.gains * stats[:, 0])
+    beyond = sizes
+    if levels:
+        np.cumsum(spread[:, 1:], axis=1, out=spread[:, 1:])
+        beyond = np.sqrt(np.cumsum(np.square(sizes)[:, ::-1], axis=1)[:, ::-1])
+    base = wide @ rows.mean
     size = beyond[:, 0]
     always = (size * basis.rho + norms * (basis.skew + basis.rho)) * rows.span  # the turns of rows and of queries
-    always += (8 * levels + 32) * 2.0**-24 * (np.abs(base) + size * rows.span * 1.1)  # float32
-    always += size * _TINY * np.sqrt(basis.width)
-    slack = np.cumsum(errors * stats[:, 1], axis=1) + always[:, np.newaxis]
+    always += (8 * levels + 32) * 2.0**-24 * (np.abs(base) + size * (rows.span * 1.1))  # float32
+    always += size * (_TINY * basis.width**0.5)
+    figures = np.zeros((4, count, levels + 1), np.float32)  # step, spread, reach, slack
+    figures[0] = units * rows.gains
+    figures[1] = spread * _UP
+    figures[2, :, :-1] = beyond[:, 1:] * _UP
+    figures[3] = (np.cumsum(errors * stats[:, 1], axis=1) + always[:, np.newaxis]) * _UP
+    halves = _halves(coded, radix)[:, 0] if fine else coded.astype(np.int8)
     arrays: dict[str, NDArray[np.generic]] = {
-        "dense": (halves := _halves(first[0][:, 0], radix, parts)),
+        "dense": halves,
         "dense_sums": halves.sum(axis=2, dtype=np.int32),
-        "tail": _halves(rest[0], radix, 2),
-        "tail_sums": rest[0].sum(axis=2).astype(np.int32),
-        "step": (units * gains).astype(np.float32),
-        "spread": (spread * _UP).astype(np.float32),
-        "reach": (reach * _UP).astype(np.float32),
-        "slack": (slack * _UP).astype(np.float32),
+        "tail": _halves(tail, radix),
+        "tail_sums": tail.sum(axis=2).astype(np.int32),
+        "step": figures[0],
+        "spread": figures[1],
+        "reach": figures[2],
+        "slack": figures[3],
         "base": base.astype(np.float32),
     }
-    return CodedQueries(arrays, count, parts, radix)
+    return CodedQueries(arrays, count, halves.shape[1], radix, norms)
 
 
 def _coded(pieces: Wide, finest: int) -> tuple[Wide, Wide, Wide, Wide]:
     """Codes of (b, pieces, n) values, each piece by a unit of its own.
 
     Returns:
-        (b, pieces, n) whole numbers up to `finest`; (b, pieces) each: units, norms of the values, norms of what the
-        codes miss.
+        (b, pieces, n) whole numbers up to `finest`, which no quotient passes by as much as rounding drops; (b, pieces)
+        each: units, norms of the values, norms of what the codes miss.
     """
-    units = np.abs(pieces).max(axis=2, initial=0) / finest
+    units = np.abs(pieces).max(axis=2) / finest
     units[units < _TINY] = 0
-    codes = np.rint(pieces / np.where(units > 0, units, np.inf)[..., np.newaxis])
-    np.clip(codes, -finest, finest, out=codes)
+    codes = np.rint(pieces / np.where(units, units, np.inf)[..., np.newaxis])
     return codes, units, _norms(pieces), _norms(pieces - codes * units[..., np.newaxis])
 
 
-def _halves(codes: Wide, radix: int, parts: int) -> NDArray[np.int8]:
-    """(..., parts, n): the codes as they are, or what radix * high + low makes."""
-    if parts == 1:
-        return codes[..., np.newaxis, :].astype(np.int8)
+def _halves(codes: Wide, radix: int) -> NDArray[np.int8]:
+    """(..., 2, n) from (..., n): what radix * high + low makes of the codes, high first."""
+    made = np.empty((*codes.shape[:-1], 2, codes.shape[-1]), np.int8)
     high = np.rint(codes / radix)
-    return np.stack([high, codes - radix * high], axis=-2).astype(np.int8)
+    made[..., 0, :] = high
+    made[..., 1, :] = codes - radix * high
+    return made
 
 
 def _norms(vectors: Wide) -> Wide:
     """L2 norms along the last axis."""
-    norms: Wide = np.sqrt(np.einsum("...i,...i->...", vectors, vectors))
+    norms: Wide = np.sqrt(np.vecdot(vectors, vectors))
     return norms
 
 

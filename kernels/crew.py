@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from matchcut.kernels.codes import CodedQueries, CodedRows
 from matchcut.kernels.native.shared_library import Library, NativeCounts, Variant
 
-_SEEDS = 64  # groups that are looked at in full at once, at least
+_SEEDS = 32  # groups that are looked at in full at once, at least
 _SLICE = 128  # chunks that a thread takes at a time, if there is one query
 _PARALLEL = 16  # under so many chunks one thread is faster
 _HELD = 1 << 20  # pairs that a thread holds before it works on them
@@ -187,11 +187,12 @@ def _opened(job: Job) -> Iterator[ctypes.c_void_p]:
     if not scan:
         raise MemoryError("no memory to search")
     basis = job.coded.basis
+    most = 0
     if eligible is not None and not basis.levels and len(job.queries) <= _DIRECT:
         most = (_BLOCK * basis.dense - 1) // (job.rows.itemsize * job.rows.shape[1])
-        functions.mc_direct(
-            scan, job.rows.ctypes.data, job.rows.shape[1], job.queries.ctypes.data, job.margin.ctypes.data, most
-        )
+    functions.mc_originals(
+        scan, job.rows.ctypes.data, job.rows.shape[1], job.queries.ctypes.data, job.margin.ctypes.data, most
+    )
     try:
         yield scan
     finally:

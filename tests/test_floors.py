@@ -51,6 +51,7 @@ NO_WIRE = 5.0  # below this floor nothing knows gRPC or protobuf
 MAY_BE_CLIENT = 7.0  # from this floor on, the command line talks to a server like any other client
 
 WIRE = {"grpc", "grpc_health", "grpc_reflection", "grpc_status", "grpc_tools", "google"}
+TRITON_MAY = ("kernels/compile/", "kernels/gpu/", "tests/")
 CLIENT_MAY = {"grpc", "grpc_health", "grpc_status", "google"}  # beside the standard library
 FOLDERS = {"server": "matchcut.server", "kernels": "matchcut.kernels", "clients": "matchcut.client"}
 
@@ -99,6 +100,10 @@ def faults(path: str, source: str) -> Iterator[str]:
         root = name.split(".")[0]
         if root in ("kernels", "server", "clients", "proto"):
             yield f"{path}:{line} imports {name} from the root, a second copy of matchcut.{name}: use that one"
+        if root == "triton" and not path.startswith(TRITON_MAY):
+            yield f"{path}:{line} imports {name}: only what compiles and tests the GPU kernels may need triton"
+        if name.startswith(("matchcut.kernels.compile", "matchcut.kernels.gpu")) and not path.startswith(TRITON_MAY):
+            yield f"{path}:{line} imports {name}: what runs needs no compiler"
         check = {"server": _server, "kernels": _kernels, "clients": _client}.get(parts[0])
         reason = check and check(path, inside, name)
         if reason:
@@ -125,8 +130,6 @@ def _kernels(path: str, inside: str, name: str) -> str:
         return "kernels know arrays and nothing else of matchcut"
     if name.split(".")[0] in WIRE:
         return "kernels know neither gRPC nor protobuf"
-    if name.split(".")[0] == "triton" and not path.startswith(("kernels/gpu/", "kernels/compile.py")):
-        return "only kernels/gpu and kernels/compile.py may need triton"
     return ""
 
 
@@ -204,6 +207,11 @@ def test_every_floor_is_inhabited() -> None:
         ("server/app.py", "import kernels.pool", "second copy of matchcut.kernels.pool"),
         ("tests/test_x.py", "from server import app", "second copy of matchcut.server.app"),
         ("kernels/pool.py", "import triton.language as tl", "may need triton"),
+        ("kernels/compiled.py", "import triton", "may need triton"),
+        ("server/app.py", "def f():\n    from triton import knobs", "may need triton"),
+        ("clients/demo/run.py", "import triton", "may need triton"),
+        ("kernels/device.py", "from matchcut.kernels.compile import targets", "needs no compiler"),
+        ("server/app.py", "from matchcut.kernels.gpu import pool", "needs no compiler"),
         ("kernels/pool.py", "from matchcut.server import records", "nothing else of matchcut"),
         ("kernels/pool.py", "import google.protobuf", "neither gRPC nor protobuf"),
         ("clients/python/sync.py", "from matchcut.server.errors import NotFound", "contract only"),
@@ -231,7 +239,8 @@ def test_what_is_forbidden_is_caught(path: str, source: str, reason: str) -> Non
         ("server/commands/ls.py", "from matchcut.client import Client"),
         ("server/config.py", "import os\nos.environ"),
         ("kernels/gpu/pool.py", "import triton"),
-        ("kernels/compile.py", "import triton"),
+        ("kernels/compile/one.py", "import triton"),
+        ("tests/kernels/test_compile.py", "import triton\nfrom matchcut.kernels.compile import targets"),
         ("clients/python/sync.py", "import threading, grpc\nfrom matchcut.v1 import media_pb2"),
     ],
 )

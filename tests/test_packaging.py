@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import email
+import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -13,12 +15,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+CUBINS = ROOT / "kernels" / "cubins"
 HEAVY = ("torch", "triton", "nvidia", "cuda", "cupy", "tensorrt", "pycuda")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from a copy of the sources, without the stubs that lie about in a checkout."""
+    """A wheel built from a copy of the sources, without the stubs that lie about in a checkout.
+
+    With the GPU kernels that lie there: `./build.sh` compiles them before it tests or builds a wheel.
+    """
     copy, out = tmp_path_factory.mktemp("source") / "matchcut", tmp_path_factory.mktemp("wheel")
     ignored = shutil.ignore_patterns(".*", "build", "*.so", "dist", "*_pb2*", "__pycache__", "*.egg-info", "tests")
     shutil.copytree(ROOT, copy, ignore=ignored)
@@ -50,7 +56,26 @@ def test_it_carries_what_is_needed_and_nothing_else(wheel: Path) -> None:
         name.startswith(("matchcut/v1/", "matchcut/server/", "matchcut/kernels/", "matchcut/client/")) for name in names
     )
     assert re.fullmatch(r"matchcut-[\d.]+-py3-none-(?!any).*\.whl", wheel.name)
-    assert wheel.stat().st_size < 1_000_000
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {info.filename: info.compress_size for info in archive.infolist()}
+    assert sum(size for name, size in sizes.items() if not name.startswith("matchcut/kernels/cubins/")) < 1_000_000
+
+
+def test_it_carries_the_compiled_kernels(wheel: Path) -> None:
+    if not (CUBINS / "manifest.json").is_file():
+        pytest.fail(f"{CUBINS} is missing: run ./build.sh kernels")
+    with zipfile.ZipFile(wheel) as archive:
+        there = {name: archive.read(name) for name in archive.namelist() if name.startswith("matchcut/kernels/cubins/")}
+    manifest = json.loads(there.pop("matchcut/kernels/cubins/manifest.json"))
+    wanted = {
+        f"matchcut/kernels/cubins/{made['file']}": made["sha256"]
+        for entry in manifest["kernels"].values()
+        for made in entry["targets"].values()
+    }
+    assert wanted
+    assert {name: hashlib.sha256(content).hexdigest() for name, content in there.items()} == wanted
+    assert wheel.stat().st_size <= 20_000_000
+    assert sum(map(len, there.values())) <= 20_000_000, "installed, they take as much"
 
 
 def test_every_package_of_the_checkout_is_in_it(wheel: Path) -> None:
@@ -72,8 +97,12 @@ def test_nothing_heavy_is_asked_for(wheel: Path) -> None:
         *("av", "grpcio", "grpcio-health-checking", "grpcio-reflection", "grpcio-status"),
         *("numpy", "onnxruntime", "openvino", "pillow", "prometheus-client", "protobuf", "rich"),
     }
-    assert not [one for one in required if one.lower().startswith(HEAVY)]
-    assert set(metadata.get_all("Provides-Extra") or []) == {"bench", "encoder", "test"}
+    heavy = {one for one in required if one.lower().startswith(HEAVY)}
+    extras = {re.split(r"[<>=!~;\[ ]", one)[0]: re.findall(r'extra == "(\w+)"', one) for one in heavy}
+    assert extras.keys() == {"pycuda", "triton"}
+    assert extras["pycuda"] == ["gpu"]
+    assert extras["triton"] in (["kernels"], ["test"])
+    assert set(metadata.get_all("Provides-Extra") or []) == {"bench", "encoder", "gpu", "kernels", "test"}
     assert len(licences) == 2
 
 

@@ -56,8 +56,7 @@ int board_settle(places *p, board *b) {
     return 0;
 }
 
-int board_add(places *p, board *b, double score, int64_t group, uint32_t row) {
-    if (score < (double)board_tau(b)) return 0; /* not NaN: 0 bits of tau, as yet nothing, read as one */
+int board_add(places *p, board *b, leader by) {
     if (b->count == b->room) {
         size_t room = b->room ? 2 * b->room : 256;
         leader *more = realloc(b->leaders, room * sizeof *more);
@@ -65,6 +64,6 @@ int board_add(places *p, board *b, double score, int64_t group, uint32_t row) {
         b->leaders = more;
         b->room = room;
     }
-    b->leaders[b->count++] = (leader){score, group, row};
+    b->leaders[b->count++] = by;
     return b->count >= b->limit ? board_settle(p, b) : 0;
 }

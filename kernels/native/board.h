@@ -11,7 +11,7 @@
 typedef struct {
     double score;
     int64_t group;
-    uint32_t row;
+    uint32_t row, query;
 } leader;
 
 /* The leaders, and others that wait to be compared with them. */
@@ -32,8 +32,8 @@ typedef struct {
 void board_lift(board *b, double score);
 /* Keeps the best entry of each of the k best groups. 0, or -1: out of memory. */
 int board_settle(places *p, board *b);
-/* Notes what a row's group is known to reach. 0, or -1: out of memory. */
-int board_add(places *p, board *b, double score, int64_t group, uint32_t row);
+/* Notes what a group is known to reach, by whom; worth it from tau on. 0, or -1: out of memory. */
+int board_add(places *p, board *b, leader by);
 /* The group's place in the table, or the free one where it belongs; b was settled last. */
 uint32_t *board_place(const places *p, const board *b, int64_t group);
 

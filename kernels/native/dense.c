@@ -3,6 +3,8 @@
 
 #include "sieve.h"
 
+#define DIRECT (4 * MC_CHUNK) /* rows that are scored directly one after the other, so that each fetches the next */
+
 /* Blocks [from, to) of a chunk for one query, after their products are there. */
 static int sift(mc_scan *scan, size_t q, uint64_t chunk, size_t from, size_t to, const int32_t *dots) {
     const mc_queries *of = &scan->queries;
@@ -31,10 +33,10 @@ static int sift(mc_scan *scan, size_t q, uint64_t chunk, size_t from, size_t to,
         ++scan->counts.survivors;
         if (sieve_keep(s, pair)) return -1;
         if (!levels) {
-            if (reached(scan, b, (double)part - (double)scales[lane] * spread - slack, pair.row)) return -1;
+            if (reached(scan, b, (double)part - (double)scales[lane] * spread - slack, pair.row, q)) return -1;
         } else if (s->seed_tau == 0 || part >= board_tau(&s->seeds)) {
-            if (s->seed_tau && sieve_look(scan, q, pair.row, part)) return -1;
-            if (reached(scan, &s->seeds, part, pair.row)) return -1;
+            if (s->seed_tau && sieve_look(scan, q, pair)) return -1;
+            if (reached(scan, &s->seeds, part, pair.row, q)) return -1;
         }
     }
     return 0;
@@ -73,10 +75,10 @@ static int scan_blocks(mc_scan *scan, uint64_t chunk, size_t from, size_t to) {
 /* Rows that are scored without their codes. */
 static int scan_directly(mc_scan *scan, const uint32_t *rows, size_t count) {
     for (size_t at = 0; at < count; ++at) {
-        if (at + 1 < count) sieve_prefetch(&scan->direct, rows[at + 1]);
+        if (at + 1 < count) sieve_prefetch(&scan->originals, rows[at + 1]);
         for (size_t q = 0; q < scan->queries.count; ++q) {
             mc_pair pair = {.row = rows[at]};
-            if (sieve_product(scan, &scan->direct, q, &pair)) return -1;
+            if (sieve_product(scan, &scan->originals, q, &pair)) return -1;
             if (pair.upper < board_tau(board_of(scan, q))) continue;
             pair.part = pair.upper;
             ++scan->counts.survivors;
@@ -87,13 +89,15 @@ static int scan_directly(mc_scan *scan, const uint32_t *rows, size_t count) {
     return 0;
 }
 
-void mc_direct(mc_scan *scan, const float *rows, uint64_t dimensions, const float *queries, const double *margin,
-               uint32_t most) {
-    scan->direct = (originals){rows, queries, dimensions, margin};
+void mc_originals(mc_scan *scan, const float *rows, uint64_t dimensions, const float *queries, const double *margin,
+                  uint32_t most) {
+    scan->originals = (originals){rows, queries, dimensions, margin};
     scan->most_direct = most;
 }
 
 int mc_dense(mc_scan *scan, uint64_t first_chunk, uint64_t last_chunk) {
+    uint32_t direct[DIRECT];
+    size_t few = 0; /* rows to score directly */
     for (uint64_t chunk = first_chunk; chunk < last_chunk; ++chunk) {
         uint64_t begin = chunk * MC_CHUNK, rows = scan->codes.rows - begin;
         size_t blocks = (size_t)((rows < MC_CHUNK ? rows : MC_CHUNK) + MC_BLOCK - 1) / MC_BLOCK;
@@ -101,8 +105,8 @@ int mc_dense(mc_scan *scan, uint64_t first_chunk, uint64_t last_chunk) {
             if (scan_blocks(scan, chunk, 0, blocks)) return -1;
             continue;
         }
-        uint32_t eligible[MC_CHUNK / MC_BLOCK], direct[MC_CHUNK];
-        size_t from = 0, few = 0, some = 0; /* where a run of blocks begins; rows to score directly; blocks with any */
+        uint32_t eligible[MC_CHUNK / MC_BLOCK];
+        size_t from = 0, some = 0; /* where a run of blocks begins; blocks with any eligible row */
         for (size_t block = 0; block < blocks; ++block) {
             eligible[block] = eligible_of(scan, begin + block * MC_BLOCK);
             some += eligible[block] > 0;
@@ -122,7 +126,9 @@ int mc_dense(mc_scan *scan, uint64_t first_chunk, uint64_t last_chunk) {
             from = block + 1;
         }
         if (blocks > from && scan_blocks(scan, chunk, from, blocks)) return -1;
+        if (few <= DIRECT - MC_CHUNK) continue;
         if (scan_directly(scan, direct, few)) return -1;
+        few = 0;
     }
-    return 0;
+    return scan_directly(scan, direct, few);
 }

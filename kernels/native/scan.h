@@ -110,10 +110,11 @@ MC_API void mc_copy(const uint8_t *const *from, uint8_t *const *to, uint32_t den
 /* taus: [joint ? 1 : count] scores that k groups are known to reach, shared by all scans of one search. */
 MC_API mc_scan *mc_open(int variant, const mc_codes *codes, const mc_queries *queries, const int64_t *groups,
                         const uint8_t *eligible, uint64_t k, float minimum, uint32_t *taus, uint64_t seeds);
-/* Lets mc_dense score, in float64 at once, the eligible rows of a block that has at most `most` of them: then less has
- * to be read than the whole block. rows, queries and margin are those of mc_narrow and stay valid. */
-MC_API void mc_direct(mc_scan *scan, const float *rows, uint64_t dimensions, const float *queries,
-                      const double *margin, uint32_t most);
+/* The rows as they came, as mc_narrow takes them; they stay valid. With them the best by their codes are scored in
+ * float64 before the tails are read, and mc_dense does so at once with the eligible rows of a block that has at most
+ * `most` of them: then less has to be read than the whole block. */
+MC_API void mc_originals(mc_scan *scan, const float *rows, uint64_t dimensions, const float *queries,
+                         const double *margin, uint32_t most);
 /* These three do a few milliseconds of work; 0: done, 1: call again, -1: out of memory. */
 MC_API int mc_dense(mc_scan *scan, uint64_t first_chunk, uint64_t last_chunk);
 MC_API int mc_tail(mc_scan *scan);

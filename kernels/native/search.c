@@ -45,15 +45,12 @@ mc_scan *mc_open(int variant, const mc_codes *codes, const mc_queries *queries, 
     return scan;
 }
 
-int sieve_keep(sieve *s, mc_pair pair) {
-    if (s->count == s->room) {
-        size_t room = s->room ? 2 * s->room : 1024;
-        mc_pair *more = realloc(s->pairs, room * sizeof *more);
-        if (!more) return -1;
-        s->pairs = more;
-        s->room = room;
-    }
-    s->pairs[s->count++] = pair;
+int sieve_grow(sieve *s) {
+    size_t room = s->room ? 2 * s->room : 1024;
+    mc_pair *more = realloc(s->pairs, room * sizeof *more);
+    if (!more) return -1;
+    s->pairs = more;
+    s->room = room;
     return 0;
 }
 
@@ -64,6 +61,8 @@ int sieve_refilter(mc_scan *scan, size_t q) {
     if (board_settle(&scan->places, b)) return -1;
     float floor = board_tau(b);
     for (size_t at = 0; at < s->count; ++at) {
+        if (at + 24 < s->count && s->pairs[at + 24].upper >= floor)
+            __builtin_prefetch(scan->groups + s->pairs[at + 24].row);
         if (!(s->pairs[at].upper >= floor)) continue;
         uint32_t own = *board_place(&scan->places, b, scan->groups[s->pairs[at].row]);
         if (!own || s->pairs[at].upper >= b->leaders[own - 1].score) s->pairs[kept++] = s->pairs[at];

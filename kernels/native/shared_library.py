@@ -114,7 +114,7 @@ _SIGNATURES: dict[str, tuple[type | None, tuple[type, ...]]] = {
             c_uint64,
         ),
     ),
-    "mc_direct": (None, (c_void_p, c_void_p, c_uint64, c_void_p, c_void_p, c_uint32)),
+    "mc_originals": (None, (c_void_p, c_void_p, c_uint64, c_void_p, c_void_p, c_uint32)),
     "mc_dense": (c_int, (c_void_p, c_uint64, c_uint64)),
     "mc_tail": (c_int, (c_void_p,)),
     "mc_narrow": (c_int, (c_void_p, c_void_p, c_uint64, c_void_p, c_void_p)),

@@ -38,25 +38,35 @@ struct mc_scan {
     int32_t *dots;
     places places;
     mc_counts counts;
-    originals direct; /* see mc_direct */
+    originals originals; /* see mc_originals */
     uint32_t most_direct;
+    int looked; /* whether mc_tail has looked at the seeds */
 };
 
 /* exact.c: a pair's float64 product: what its group reaches at least, and what the pair cannot exceed. */
 int sieve_product(mc_scan *scan, const originals *of, size_t q, mc_pair *pair);
 void sieve_prefetch(const originals *of, uint32_t row);
-/* tail.c: a full look at a row, whose part is known, by its codes: notes what it reaches at least. */
-int sieve_look(mc_scan *scan, size_t q, uint32_t row, double part);
+/* tail.c: a look at all of a pair's codes, unless it turns out that it cannot win: notes what it reaches at least. */
+int sieve_look(mc_scan *scan, size_t q, mc_pair pair);
 /* search.c: drops what can reach neither tau nor the best of its own group. */
 int sieve_refilter(mc_scan *scan, size_t q);
-int sieve_keep(sieve *s, mc_pair pair);
+/* search.c: makes room for more pairs. */
+int sieve_grow(sieve *s);
 
 static inline board *board_of(const mc_scan *scan, size_t query) {
     return scan->boards + (scan->queries.joint ? 0 : query);
 }
 
-static inline int reached(mc_scan *scan, board *b, double score, uint32_t row) {
-    return board_add(&scan->places, b, score, scan->groups[row], row);
+static inline int sieve_keep(sieve *s, mc_pair pair) {
+    if (s->count == s->room && sieve_grow(s)) return -1;
+    s->pairs[s->count++] = pair;
+    return 0;
+}
+
+/* What a row's group reaches at least. Its group is only looked up, far away in memory, if that is news. */
+static inline int reached(mc_scan *scan, board *b, double score, uint32_t row, size_t query) {
+    if (score < (double)board_tau(b)) return 0; /* not NaN: 0 bits of tau, as yet nothing, read as one */
+    return board_add(&scan->places, b, (leader){score, scan->groups[row], row, (uint32_t)query});
 }
 
 #endif

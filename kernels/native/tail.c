@@ -4,6 +4,8 @@
 #include "sieve.h"
 
 #define BATCH 256 /* survivors whose pieces are read at a time */
+#define MANY 1024 /* leaders, too many to score in float64 in one go */
+#define AHEAD 6   /* levels of a row that are fetched before they are needed */
 
 static const uint8_t *record_of(const mc_scan *scan, uint32_t row) {
     return scan->codes.chunks[row / MC_CHUNK] + mc_records_offset(scan->codes.dense, scan->codes.levels) +
@@ -15,26 +17,41 @@ static void scales_of(const uint8_t *record, float *dense, float *tail) {
     memcpy(tail, record + 4, 4);
 }
 
-int sieve_look(mc_scan *scan, size_t q, uint32_t row, double part) {
+static float tail_of(const mc_scan *scan, uint32_t row) {
+    float tail;
+    const uint8_t *chunk = scan->codes.chunks[row / MC_CHUNK] + mc_tail_offset(scan->codes.dense, scan->codes.levels);
+    memcpy(&tail, chunk + (MC_CHUNK + row % MC_CHUNK) * sizeof tail, sizeof tail);
+    return tail;
+}
+
+int sieve_look(mc_scan *scan, size_t q, mc_pair pair) {
     uint32_t levels = scan->codes.levels, stride = levels + 1;
     const mc_queries *of = &scan->queries;
-    float dense, tail;
-    mc_pair pair = {.row = row};
-    const uint8_t *pieces = scan->codes.chunks[row / MC_CHUNK] + (size_t)(row % MC_CHUNK) * MC_LEVEL;
-    for (uint32_t level = 0; level < levels; ++level)
+    board *b = board_of(scan, q);
+    float dense, tail, floor = board_tau(b);
+    double part = pair.part;
+    const uint8_t *pieces = scan->codes.chunks[pair.row / MC_CHUNK] + (size_t)(pair.row % MC_CHUNK) * MC_LEVEL;
+    const uint8_t *record = record_of(scan, pair.row);
+    __builtin_prefetch(record);
+    for (uint32_t level = 0; level < levels && level < AHEAD; ++level)
         __builtin_prefetch(pieces + mc_tail_offset(scan->codes.dense, level));
-    scales_of(record_of(scan, row), &dense, &tail);
+    scales_of(record, &dense, &tail);
     for (uint32_t level = 0; level < levels; ++level) {
+        if (level + AHEAD < levels) __builtin_prefetch(pieces + mc_tail_offset(scan->codes.dense, level + AHEAD));
+        size_t place = q * stride + level + 1;
         int32_t dot;
         scan->variant->sparse(scan->codes.chunks, mc_tail_offset(scan->codes.dense, level), &pair, 1, 1,
                               of->tail + (q * levels + level) * 2 * MC_LEVEL, of->radix,
                               of->tail_sums[q * levels + level], &dot);
-        part += (double)tail * of->step[q * stride + level + 1] * dot;
+        ++scan->counts.pieces;
+        part += (double)tail * of->step[place] * dot;
+        float known = dense * of->spread[q * stride] + tail * of->spread[place] + of->slack[place];
+        float rest = pair.tail * (float)record[8 + level] * of->reach[place] / 255.0f;
+        if ((float)part + known + rest < floor) return 0;
     }
-    scan->counts.pieces += levels;
     part -= (double)dense * of->spread[q * stride] + (double)tail * of->spread[q * stride + levels] +
             of->slack[q * stride + levels];
-    return reached(scan, board_of(scan, q), part, row);
+    return reached(scan, b, part, pair.row, q);
 }
 
 static size_t few(const mc_scan *scan, size_t q) {
@@ -71,23 +88,43 @@ static void read_on(mc_scan *scan, size_t q, size_t count) {
     scan->counts.pieces += count;
 }
 
-/* Looks at the best groups by the dense part, now that all rows have been seen. */
-static int look_at_seeds(mc_scan *scan, size_t q) {
-    board *seeds = &scan->sieves[q].seeds;
-    if (board_settle(&scan->places, seeds)) return -1;
-    for (size_t at = 0; at < seeds->count; ++at)
-        if (sieve_look(scan, q, seeds->leaders[at].row, seeds->leaders[at].score)) return -1;
+/* Looks at the best groups by the dense part, now that all rows have been seen, and has float64 say what those reach
+ * that lead by their codes: tau is then nearly what it is in the end. */
+static int look_at_seeds(mc_scan *scan) {
+    for (size_t q = 0; q < scan->queries.count; ++q) {
+        board *seeds = &scan->sieves[q].seeds;
+        if (board_settle(&scan->places, seeds)) return -1;
+        for (size_t at = 0; at < seeds->count; ++at) {
+            mc_pair pair = {.row = seeds->leaders[at].row, .part = (float)seeds->leaders[at].score};
+            pair.tail = tail_of(scan, pair.row);
+            if (sieve_look(scan, q, pair)) return -1;
+        }
+    }
+    for (size_t of = 0; scan->originals.rows && of < scan->boards_count; ++of) {
+        board *b = scan->boards + of;
+        if (b->k > MANY) continue;
+        if (board_settle(&scan->places, b)) return -1;
+        for (size_t at = 0, count = b->count; at < count; ++at) {
+            mc_pair pair = {.row = b->leaders[at].row};
+            if (at + 1 < count) sieve_prefetch(&scan->originals, b->leaders[at + 1].row);
+            if (sieve_product(scan, &scan->originals, b->leaders[at].query, &pair)) return -1;
+        }
+        if (board_settle(&scan->places, b)) return -1;
+    }
     return 0;
 }
 
 int mc_tail(mc_scan *scan) {
     size_t budget = STEPS;
+    if (scan->codes.levels && !scan->looked) {
+        if (look_at_seeds(scan)) return -1;
+        scan->looked = 1;
+    }
     for (size_t q = 0; q < scan->queries.count; ++q) {
         sieve *s = scan->sieves + q;
         while (s->state == READING) {
             if (!budget) return 1;
             if (s->at == 0) {
-                if (s->level == 0 && look_at_seeds(scan, q)) return -1;
                 if (sieve_refilter(scan, q)) return -1;
                 s->kept = 0;
                 if (s->level == scan->codes.levels || s->count <= few(scan, q)) {

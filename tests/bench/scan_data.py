@@ -5,15 +5,23 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from scan_frames import Frames
 
 from matchcut.kernels.bench.rounds import Floats, Ints, exact
-from matchcut.kernels.bench.synthetic import Source, structured, unstructured
+from matchcut.kernels.bench.synthetic import structured, unstructured
 
 QUERIES, MOST = 64, 100  # queries, and the largest k
 SPECTRUM = Path(__file__).parent / "data" / "spectrum.csv"
+
+
+class Source(Protocol):
+    """What makes rows."""
+
+    def fill(self, rows: Floats, seed: int) -> None:
+        """Writes (n, dimensions) rows; the same for the same seed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +33,13 @@ class Kind:
     dimensions: int
 
     @property
-    def source(self) -> Source | Frames:
+    def source(self) -> Source:
         """What makes them. A spectrum of fewer dimensions is the first part of the measured one."""
         if self.structure == "random":
             return unstructured(self.dimensions)
         if self.structure == "frames":
+            from scan_frames import Frames  # needs the demo's clips and an engine, the other kinds do not
+
             return Frames()
         energies = np.loadtxt(SPECTRUM)
         return structured(energies[: self.dimensions])

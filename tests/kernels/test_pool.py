@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matchcut.kernels import pool as module
-from matchcut.kernels.pool import pool
+from matchcut.kernels.pool import attend, pool
+from matchcut.kernels.pooling import Attention, GeM, Max, Mean, MeanStd, Pooling
+from support.pooled import KINDS, cases, direct
 
 
 def oracle(vectors: np.ndarray, weights: np.ndarray) -> list[float]:
@@ -115,8 +117,85 @@ TWO = np.array([0, 2, 4])
         (ONES, TWO, {"weights": np.array([1, -1, 1, 1], np.float32)}, "not negative"),
         (ONES, TWO, {"weights": np.array([1, np.nan, 1, 1], np.float32)}, "finite"),
         (ONES, TWO, {"mask": np.ones(4, np.int8)}, "mask must be"),
+        (ONES, TWO, {"kind": Attention(np.ones(3, np.float32))}, "query must have the vectors' 2 dimensions, not 3"),
+        (0 * ONES, TWO, {"kind": Max()}, "segment 0 has only zeros as its result, which has no direction"),
     ],
 )
 def test_says_what_is_wrong(vectors: np.ndarray, offsets: np.ndarray, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         pool(vectors, offsets, **options)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_kind_is_its_definition(kind: Pooling) -> None:
+    for case in cases(33):
+        made = pool(case.vectors, case.offsets, weights=case.weights, mask=case.mask, kind=kind, normalise=False)
+        right, shares = direct(case, kind)
+        assert made.dtype == np.float32
+        np.testing.assert_allclose(made, right, rtol=1e-6, atol=1e-7)
+        unit = pool(case.vectors, case.offsets, weights=case.weights, mask=case.mask, kind=kind)
+        np.testing.assert_allclose(unit, right / np.linalg.norm(right, axis=1, keepdims=True), rtol=1e-6, atol=1e-7)
+        if isinstance(kind, Attention):
+            both = attend(case.vectors, case.offsets, kind, weights=case.weights, mask=case.mask)
+            np.testing.assert_array_equal(both[0], unit)
+            np.testing.assert_allclose(both[1], shares, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_told_by_every_kind(kind: Pooling, value: float) -> None:
+    vectors = np.ones((6, 33), np.float32)
+    vectors[4, 3] = value
+    with pytest.raises(ValueError, match="segment 1 holds NaN or infinity"):
+        pool(vectors, np.array([0, 3, 6]), kind=kind)
+    mask = np.arange(6) != 4
+    assert np.isfinite(pool(vectors, np.array([0, 3, 6]), kind=kind, mask=mask)).all()
+
+
+@pytest.mark.parametrize("kind", [Max(), GeM(), Attention(np.ones(2, np.float32)), MeanStd()])
+def test_every_kind_keeps_the_direction_of_huge_numbers(kind: Pooling) -> None:
+    vectors = np.array([[3e38, 0], [0, 3e38]], np.float32)
+    np.testing.assert_allclose(
+        pool(vectors, np.array([0, 2]), kind=kind)[0, :2], [pool(vectors, np.array([0, 2]), kind=kind)[0, 0]] * 2
+    )
+
+
+def test_gem_goes_from_the_mean_to_the_maximum() -> None:
+    vectors = np.random.default_rng(5).random((9, 4), np.float32) + np.float32(0.1)
+    whole = np.array([0, 9])
+    one, many = (pool(vectors, whole, normalise=False, kind=GeM(p=p)) for p in (1.0, 2000.0))
+    np.testing.assert_allclose(one, pool(vectors, whole, normalise=False), rtol=1e-6)
+    np.testing.assert_allclose(many, pool(vectors, whole, normalise=False, kind=Max()), rtol=2e-3)
+
+
+def test_attention_goes_from_the_mean_to_the_best() -> None:
+    vectors = np.random.default_rng(5).standard_normal((2 * module._BLOCK + 5, 4)).astype(np.float32)
+    whole = np.array([0, len(vectors)])
+    hot, cold = (attend(vectors, whole, Attention(vectors[7], t), normalise=False) for t in (1e9, 1e-4))
+    np.testing.assert_allclose(hot[0], pool(vectors, whole, normalise=False), atol=1e-6)
+    np.testing.assert_allclose(hot[1], 1 / len(vectors), rtol=1e-6)
+    best = int((vectors @ vectors[7]).argmax())
+    assert cold[1].argmax() == best
+    np.testing.assert_allclose(cold[0][0], vectors[best], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GeM(p=0), "p must be"),
+        (lambda: GeM(p=math.inf), "p must be"),
+        (lambda: GeM(floor=0), "floor must be"),
+        (lambda: GeM(floor=math.nan), "floor must be"),
+        (lambda: Attention(np.ones((1, 2), np.float32)), "query must be"),
+        (lambda: Attention(cast(Any, np.ones(2))), "query must be"),
+        (lambda: Attention(np.array([1, np.nan], np.float32)), "query must be"),
+        (lambda: Attention(np.ones(2, np.float32), temperature=0), "temperature must be"),
+    ],
+)
+def test_a_kind_that_cannot_be_is_refused(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_mean_is_what_is_asked_for_where_nothing_is_said() -> None:
+    np.testing.assert_array_equal(pool(ONES, TWO), pool(ONES, TWO, kind=Mean()))

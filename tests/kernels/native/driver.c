@@ -59,7 +59,7 @@ static int search(const world *w, const asked *a, int variant, uint8_t *left, mc
     int fine = 1;
     for (size_t at = 0; at < threads; ++at) {
         mc_scan *scan = mc_open(variant, &codes, &a->native, w->groups, w->eligible, of->k, -INFINITY, taus, 8);
-        if (scan && of->direct) mc_direct(scan, w->rows, w->width, w->queries, w->margin, of->direct);
+        if (scan && of->direct) mc_originals(scan, w->rows, w->width, w->queries, w->margin, of->direct);
         parts[at] = (part){w, a, scan, w->chunks * at / threads, w->chunks * (at + 1) / threads, scan ? 0 : -1};
     }
     for (size_t at = 0; at < threads; ++at)

@@ -51,9 +51,11 @@ def exact(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.array([[math.fsum(row) for row in (query * wide).tolist()] for query in queries.astype(np.float64)])
 
 
-def assert_encloses(queries: np.ndarray, scores: np.ndarray, kept: CodedRows, variant: Variant) -> None:
+def assert_encloses(
+    queries: np.ndarray, scores: np.ndarray, kept: CodedRows, variant: Variant, *, fine: bool | None = None
+) -> None:
     """Around scores, (b, n), the exact products of these queries and the rows that are coded."""
-    asked, found = code_queries(queries, kept, variant.limit), decoded(kept)
+    asked, found = code_queries(queries, kept, variant.limit, fine=fine), decoded(kept)
     assert asked is not None
     for real in (np.float32, np.float64):
         prefixes = list(enclosures(asked, found, kept.basis, real))
@@ -170,6 +172,24 @@ def test_bounds_are_close_where_the_spectrum_is_steep() -> None:
         gaps = [float(np.abs(side - scores).max()) for bounds in prefixes for side in bounds]
         assert max(gaps[:2]) < dense
         assert max(gaps[-2:]) < all_read
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_codes_are_as_fine_as_asked_for(name: str) -> None:
+    """Of many queries as of few; whatever was asked for, the bounds hold, and fine ones are the closer."""
+    random = np.random.default_rng(14)
+    rows, queries = steep(random, COUNT, 200), steep(random, 5, 200)
+    kept, scores = coded(rows, basis(name, 200)), exact(queries, rows)
+    slack = {}
+    for fine in (True, False, None):
+        for some in (queries[:1], queries):
+            assert_encloses(some, scores[: len(some)], kept, RUNNABLE[0], fine=fine)
+            asked = code_queries(some, kept, 127, fine=fine)
+            assert asked is not None
+            usual = kept.basis.levels > 0 or len(some) <= 2
+            assert asked.parts == (2 if (usual if fine is None else fine) else 1)
+            slack[fine] = asked.arrays["slack"][0, 0]
+    assert 10 * slack[True] < slack[False]
 
 
 def test_rows_that_came_later_widen_the_bounds_of_those_before() -> None:

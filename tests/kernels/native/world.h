@@ -41,7 +41,7 @@ typedef struct {
     uint64_t rows, k;
     int filter, joint, threads; /* filter: none, half, hardly any, nobody */
     int64_t groups;
-    uint32_t direct; /* see mc_direct; 0: not */
+    uint32_t direct; /* see mc_originals; 0: without them */
 } shape;
 
 typedef struct {

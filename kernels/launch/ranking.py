@@ -1,0 +1,194 @@
+"""What the ranking kernels are launched with: plain numbers and arrays, so that a test can run the same launches.
+
+`questions` puts queries into the terms of the kernels; `pairwise` writes down the order in which NumPy sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matchcut.kernels.codes import CodedRows, code_queries
+from matchcut.kernels.score import rounding, wide_rounding
+
+ROWS = 128  # rows of a tile, as kernels/gpu/score.py has them
+EACH = 16  # rows of a tile of which `sample` shows the best
+FEW, MANY = 16, 64  # queries that share a pass
+MOST = 4096  # the largest k
+LIMIT = 127  # largest code of a query, whose RADIX is twice that
+_SLOTS = (4096, 16384)
+_UP = np.float32(1 + 2.0**-22)
+
+Floats = NDArray[np.float32]
+Wide = NDArray[np.float64]
+Ints32 = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Questions:
+    """b queries for a pass of `columns`.
+
+    queries: the scan's operand, (parts, columns, width). terms: float32 (5, columns). errors: float32 (b, 3).
+    tail: int32 (b, levels * 64), whole codes. steps: float32 (b, levels). exact: float32 (b, pitch), the queries.
+    margin: float32 (b,), how far the exact score may be from the true product, thrice.
+    """
+
+    columns: int
+    queries: NDArray[np.generic]
+    terms: Floats
+    errors: Floats
+    tail: Ints32
+    steps: Floats
+    exact: Floats
+    margin: Floats
+
+
+def coded_questions(queries: Floats, coded: CodedRows, radius: float, pitch: int) -> Questions | None:
+    """Queries for int8 codes; None where their norms are beyond what codes.py bounds.
+
+    Args:
+        queries: (b, dimensions) float32, finite, b <= MANY.
+        radius: at least the norm of each row.
+        pitch: values of a row on the device, with padding.
+    """
+    levels = coded.basis.levels
+    columns = FEW if len(queries) <= FEW else MANY
+    asked = code_queries(queries, coded, LIMIT, fine=columns == FEW or levels > 0)
+    if asked is None:
+        return None
+    arrays = asked.arrays
+    count, dense = len(queries), coded.basis.dense
+    operand = np.zeros((asked.parts, columns, dense), np.int8)
+    operand[:, :count] = arrays["dense"].transpose(1, 0, 2)
+    terms = np.zeros((5, columns), np.float32)
+    first = (arrays[name][:, 0] for name in ("step", "spread", "reach", "slack"))
+    terms[:, :count] = np.stack([arrays["base"], *first])
+    spread, slack = arrays["spread"], arrays["slack"]
+    errors = np.stack([spread[:, 0], spread[:, levels] * (levels > 0), slack[:, levels]], axis=1)
+    halves = arrays["tail"].astype(np.int32)
+    return Questions(
+        columns=columns,
+        queries=operand,
+        terms=terms,
+        errors=np.ascontiguousarray(errors, np.float32),
+        tail=(asked.radix * halves[:, :, 0] + halves[:, :, 1]).reshape(count, -1),
+        steps=np.ascontiguousarray(arrays["step"][:, 1:], np.float32),
+        exact=_padded(queries, pitch),
+        margin=_margins(queries, radius),
+    )
+
+
+def plain_questions(queries: Floats, kind: str, radius: float, pitch: int) -> Questions | None:
+    """Queries for rows in bfloat16 or float32; None where float32 could overflow.
+
+    What is lost: a bfloat16 is within 2**-9 of a row's value, relatively, and two of them within 2**-17 of a query's;
+    tf32 within 2**-10 of either (it may be cut off rather than rounded). So |error| is at most that share of
+    sum |q_i x_i| <= |q| |x|; sums in float32 add score.rounding, twice over as tensor cores may cut off as well.
+    """
+    count = len(queries)
+    columns = FEW if count <= FEW else MANY
+    parts = 2 if kind == "bf16" and columns == FEW else 1
+    norms = _norms(queries) * (1 + 1e-9)
+    share = {("bf16", 2): 2.0**-8, ("bf16", 1): 2.0**-7, ("fp32", 1): 2.0**-8}[kind, parts]
+    sums = np.array([rounding(parts * pitch, norm * radius) for norm in norms.tolist()])
+    slack = norms * radius * share + 2 * sums
+    if not np.isfinite(slack).all() or not np.isfinite(slack.astype(np.float32)).all():
+        return None
+    padded = _padded(queries, pitch)
+    operand: NDArray[np.generic]
+    if kind == "fp32":
+        operand = np.zeros((1, columns, pitch), np.float32)
+        operand[0, :count] = padded
+    else:
+        high = _bf16(padded)
+        operand = np.zeros((parts, columns, pitch), np.uint16)
+        operand[0, :count] = high
+        if parts == 2:
+            operand[1, :count] = _bf16(padded - (high.astype(np.uint32) << 16).view(np.float32))
+    terms = np.zeros((5, columns), np.float32)
+    terms[4, :count] = slack.astype(np.float32) * _UP
+    errors = np.zeros((count, 3), np.float32)
+    errors[:, 2] = terms[4, :count]
+    return Questions(
+        columns=columns,
+        queries=operand,
+        terms=terms,
+        errors=errors,
+        tail=np.zeros((count, 0), np.int32),
+        steps=np.zeros((count, 0), np.float32),
+        exact=padded,
+        margin=_margins(queries, radius),
+    )
+
+
+def pairwise(dimensions: int) -> tuple[Ints32, int, int]:
+    """How NumPy sums so many values (pairwise_sum of its loops_utils): leaves of at most 128, joined in pairs.
+
+    Returns:
+        (leaves, 3) int32: where a leaf begins, its whole steps of eight, how many sums are joined after it; where what
+        is left of the last leaf begins; how many values that are.
+    """
+    plan: list[list[int]] = []
+
+    def split(start: int, count: int) -> None:
+        if count <= 128:
+            plan.append([start, count // 8, 0])
+            return
+        half = count // 2
+        half -= half % 8
+        split(start, half)
+        split(start + half, count - half)
+        plan[-1][2] += 1
+
+    split(0, dimensions)
+    rest = dimensions % 8
+    return np.array(plan, np.int32), dimensions - rest, rest
+
+
+def tiles_of(count: int) -> tuple[int, int]:
+    """Tiles of so many rows, and a step that visits each once, in an order that looks at all of them soon."""
+    tiles = max(1, -(-count // ROWS))
+    hop = max(1, int(tiles * 0.6180339887))
+    while gcd(hop, tiles) != 1:
+        hop += 1
+    return tiles, hop
+
+
+def slots_of(k: int, count: int) -> int:
+    """Slots for the best of each group: enough for k, and for a sample of many rows."""
+    return _SLOTS[0] if k <= 256 and count <= 2_000_000 else _SLOTS[1]
+
+
+def least_of(minimum: float | None) -> float:
+    """A float32 at or below the least score wanted."""
+    if minimum is None:
+        return -np.inf
+    with np.errstate(over="ignore"):
+        return float(np.nextafter(np.float32(minimum), np.float32(-np.inf)))
+
+
+def _margins(queries: Floats, radius: float) -> Floats:
+    """As sieve.py has it."""
+    wide = [3 * wide_rounding(queries.shape[1], norm * radius) for norm in _norms(queries).tolist()]
+    return np.asarray(wide, np.float32) * _UP
+
+
+def _norms(queries: Floats) -> Wide:
+    wide = queries.astype(np.float64)
+    norms: Wide = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    return norms
+
+
+def _padded(queries: Floats, pitch: int) -> Floats:
+    padded = np.zeros((len(queries), pitch), np.float32)
+    padded[:, : queries.shape[1]] = queries
+    return padded
+
+
+def _bf16(values: Floats) -> NDArray[np.uint16]:
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    rounded: NDArray[np.uint16] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return rounded
