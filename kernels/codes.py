@@ -144,18 +144,11 @@ class Codes:
         Raises:
             MemoryError: there is no room.
         """
-        made = cls(coded.basis, library, variant)
+        basis, made = coded.basis, cls(coded.basis, library, variant)
         made.reserve(len(rows))
         kept = np.ascontiguousarray(rows)
-        made._functions.mc_copy(
-            coded.table.ctypes.data,
-            made._table.ctypes.data,
-            coded.basis.dense,
-            coded.basis.levels,
-            kept.ctypes.data,
-            0,
-            len(kept),
-        )
+        old, new = coded.table.ctypes.data, made._table.ctypes.data
+        made._functions.mc_copy(old, new, basis.dense, basis.levels, kept.ctypes.data, 0, len(kept))
         made._count, made._stats, made._span = len(kept), coded.stats.copy(), coded.span
         return made
 
@@ -303,7 +296,7 @@ def code_queries(queries: Floats, rows: CodedRows, limit: int, *, fine: bool | N
     always = (size * basis.rho + norms * (basis.skew + basis.rho)) * rows.span  # the turns of rows and of queries
     always += (8 * levels + 32) * 2.0**-24 * (np.abs(base) + size * (rows.span * 1.1))  # float32
     always += size * (_TINY * basis.width**0.5)
-    figures = np.zeros((4, count, levels + 1), np.float32)  # step, spread, reach, slack
+    figures = np.zeros((4, count, levels + 1), np.float32)
     figures[0] = units * rows.gains
     figures[1] = spread * _UP
     figures[2, :, :-1] = beyond[:, 1:] * _UP
@@ -314,10 +307,7 @@ def code_queries(queries: Floats, rows: CodedRows, limit: int, *, fine: bool | N
         "dense_sums": halves.sum(axis=2, dtype=np.int32),
         "tail": _halves(tail, radix),
         "tail_sums": tail.sum(axis=2).astype(np.int32),
-        "step": figures[0],
-        "spread": figures[1],
-        "reach": figures[2],
-        "slack": figures[3],
+        **dict(zip(("step", "spread", "reach", "slack"), figures, strict=True)),
         "base": base.astype(np.float32),
     }
     return CodedQueries(arrays, count, halves.shape[1], radix, norms)

@@ -8,6 +8,7 @@ choice is about speed alone, as every answer is exact (codes.py).
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,27 +21,44 @@ _SAMPLE = 16_384  # rows that the axes are learnt from
 _JUDGED = 8_192  # rows that the cost is estimated on
 _QUERIES = 24
 _RANK = 10  # the k that is planned for
-_DENSE = (64, 128, 192, 256, 384)
 _BLOCK = 16_384  # rows scored between two checks
-
-# Nanoseconds, measured on one core of an EPYC 9004; only their ratios matter.
-_BYTE = 0.05  # of the dense part
-_ROW = 0.3  # to compare a row's bound
-_LEFT = 8.0  # to keep a row that is left
-_PIECE = 20.0  # to read 64 bytes of a row that is left
 _SHARED = 1.25  # how much worse a longer dense part may look
 _GAIN = 0.8  # a turn has to promise at most this share of the plain scan's time
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What a scan's steps take, in nanoseconds; only their ratios matter.
+
+    dense: dimensions that the dense part may have. byte: of the dense part. row: to compare a row's bound. left: to
+    keep a row that is left. piece: to read 64 bytes of it.
+    """
+
+    dense: tuple[int, ...]
+    byte: float
+    row: float
+    left: float
+    piece: float
+
+
+CPU = Prices((64, 128, 192, 256, 384), byte=0.05, row=0.3, left=8.0, piece=20.0)
+"""One core of an EPYC 9004."""
+GPU = Prices((128, 256, 384, 512), byte=0.00035, row=0.008, left=1.5, piece=0.15)
+"""An H100. Its tiles are 128 dimensions deep, and it scores no pair in less than it takes to look at 4 KB of codes."""
 
 Floats = NDArray[np.float32]
 
 
-def choose(rows: Floats, *, check: Callable[[], None] | None = None, small: int = _SMALL) -> Basis:
+def choose(
+    rows: Floats, *, check: Callable[[], None] | None = None, small: int = _SMALL, prices: Prices = CPU
+) -> Basis:
     """The basis that promises the fastest search of these rows; takes seconds where there are many.
 
     Args:
         rows: (n, dimensions) float32, finite.
         check: called every few hundred milliseconds; what it raises comes through.
         small: bytes of codes up to which nothing is turned.
+        prices: of what scans.
     """
     count, dimensions = rows.shape
     check = check or _nobody_asks
@@ -57,8 +75,9 @@ def choose(rows: Floats, *, check: Callable[[], None] | None = None, small: int 
     queries = rows[_some(random, count, _QUERIES)]
     taus = _taus(queries, rows, check)
     judged = rows[_some(random, count, _JUDGED)]
-    costs = {dense: _cost(axes, dense, queries, taus, judged, check) for dense in _DENSE if dense <= dimensions // 2}
-    if not costs or min(costs.values()) > _GAIN * (plain.width * _BYTE + _ROW):
+    possible = [dense for dense in prices.dense if dense <= dimensions // 2]
+    costs = {dense: _cost(axes, dense, queries, taus, judged, prices, check) for dense in possible}
+    if not costs or min(costs.values()) > _GAIN * (plain.width * prices.byte + prices.row):
         return plain
     # Queries with several vectors share the dense part, so it may be longer than is best for one.
     best = max(dense for dense, cost in costs.items() if cost <= _SHARED * min(costs.values()))
@@ -80,7 +99,15 @@ def _taus(queries: Floats, rows: Floats, check: Callable[[], None]) -> Floats:
     return lowest
 
 
-def _cost(axes: Axes, dense: int, queries: Floats, taus: Floats, judged: Floats, check: Callable[[], None]) -> float:
+def _cost(
+    axes: Axes,
+    dense: int,
+    queries: Floats,
+    taus: Floats,
+    judged: Floats,
+    prices: Prices,
+    check: Callable[[], None],
+) -> float:
     """Nanoseconds a row."""
     basis = axes.basis(dense)
     turned = basis.turn(judged)
@@ -89,7 +116,7 @@ def _cost(axes: Axes, dense: int, queries: Floats, taus: Floats, judged: Floats,
     base = queries @ axes.mean
     part = np.zeros((len(queries), len(judged)), np.float32)
     error = np.zeros_like(part)
-    cost = dense * _BYTE + _ROW
+    cost = dense * prices.byte + prices.row
     for at, piece in enumerate(basis.pieces()):
         rest = slice(piece.stop, None)
         part += asked[:, piece] @ turned[:, piece].T
@@ -97,7 +124,7 @@ def _cost(axes: Axes, dense: int, queries: Floats, taus: Floats, judged: Floats,
         error += np.outer(np.linalg.norm(asked[:, piece], axis=1), step * np.sqrt((piece.stop - piece.start) / 12))
         reach = np.outer(np.linalg.norm(asked[:, rest], axis=1), np.linalg.norm(turned[:, rest], axis=1))
         left = float(((base[:, np.newaxis] + part + error + reach) >= taus[:, np.newaxis]).mean())
-        cost += left * (_LEFT + _PIECE if at == 0 else _PIECE)
+        cost += left * (prices.left + prices.piece if at == 0 else prices.piece)
         if left * len(judged) < 1:
             break
     return cost

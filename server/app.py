@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from matchcut.kernels.device import Device, open_device
-from matchcut.server import engines, listener, models
+from matchcut.server import device, engines, health, listener, models
 from matchcut.server.catalog import Catalog, open_catalog
 from matchcut.server.config import NOT_GIVEN, Config
 from matchcut.server.engines import Engine
-from matchcut.server.errors import InvalidInput
 from matchcut.server.ingest import Ingest
 from matchcut.server.pipeline import Pipeline
 from matchcut.server.segments import SegmentBounds
@@ -39,8 +36,8 @@ class App:
     address: where it serves. metrics: where it serves metrics, "" where it does not.
 
     Raises on entering:
-        MatchcutError: the encoder, the catalogue, an address or the scan that is asked for cannot be used; the message
-            says what to do.
+        MatchcutError: the encoder, the catalogue, an address, the device or the scan that is asked for cannot be used;
+            the message says what to do.
     """
 
     def __init__(self, config: Config, *, progress: Callable[[str], None] | None = None) -> None:
@@ -54,12 +51,15 @@ class App:
         listener.parse(config.listen)
         watched_at = listener.parse(config.metrics, "metrics") if config.metrics else None
         async with AsyncExitStack() as opened:
-            device = self._device()
-            opened.callback(device.close)
+            watched = health.Health(SERVICES)
+            choice = device.chosen(config)
+            processor = device.Guarded(choice.device, watched.fail)
+            opened.callback(processor.close)
+            device.tell(choice)
             engine = self._engine()
             opened.callback(engine.close)
             catalog = open_catalog(
-                None if config.data == Path(":memory:") else config.data, coding=device, scan_from=config.scan_from
+                None if config.data == Path(":memory:") else config.data, coding=processor, scan_from=config.scan_from
             )
             opened.callback(catalog.close)
             metrics = None if watched_at is None else self._watch(watched_at, catalog)
@@ -67,7 +67,7 @@ class App:
                 opened.push_async_callback(asyncio.to_thread, metrics.close)  # it waits for its thread
             pipeline = Pipeline(
                 engine,
-                device,
+                processor,
                 catalog,
                 batch=config.batch,
                 still=config.still,
@@ -79,15 +79,13 @@ class App:
             server = grpc.aio.server(options=listener.channel_options(config), interceptors=interceptors(config))
             calls = add_services(server, pipeline, ingest, config)
             opened.push_async_callback(calls.close)
-            watched = health.aio.HealthServicer()
-            health_pb2_grpc.add_HealthServicer_to_server(watched, server)
-            reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+            watched.add_to(server)
+            reflection.enable_server_reflection((*SERVICES, health.NAME, reflection.SERVICE_NAME), server)
             address = listener.bind(server, config)
             await server.start()
             opened.push_async_callback(server.stop, config.grace)
-            for service in ("", *SERVICES):
-                await watched.set(service, health_pb2.HealthCheckResponse.SERVING)
-            opened.push_async_callback(watched.enter_graceful_shutdown)
+            await watched.serve()
+            opened.push_async_callback(watched.end)
             self._opened = opened.pop_all()
         self.address = str(address)
         listener.quieten()
@@ -108,14 +106,6 @@ class App:
         if path == NOT_GIVEN:
             path = models.default_encoder(config.cache, self._progress)
         return engines.load(models.load(path), engine=config.engine, threads=config.threads, cache=config.cache)
-
-    def _device(self) -> Device:
-        try:
-            return open_device(scan=self._config.scan, threads=self._config.scan_threads)
-        except ValueError as error:
-            raise InvalidInput(
-                f"--scan {error}; choose another, or auto", reason="INVALID_OPTION", field="scan"
-            ) from error
 
     def _watch(self, address: listener.Address, catalog: Catalog) -> Metrics:
         from matchcut.server.metrics import Metrics  # a tenth of a second that others need not wait for

@@ -7,16 +7,20 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterator
-from importlib import util
+from importlib import metadata, util
 from pathlib import Path
 from typing import NamedTuple
 
-from matchcut.kernels import device
+from matchcut.kernels.cuda import CudaAbsent, Manifest
+from matchcut.kernels.cuda.ops import OLDEST
+from matchcut.kernels.cuda.probe import Absent, Found, probe
+from matchcut.kernels.device import GPU_SCANS, Choice, cores
 from matchcut.kernels.native import shared_library as library
 from matchcut.server import models
 from matchcut.server.config import NOT_GIVEN, Config
+from matchcut.server.device import chosen
 from matchcut.server.engines import memory, registry
-from matchcut.server.errors import MatchcutError
+from matchcut.server.errors import InvalidInput, MatchcutError
 
 __all__ = ["Finding", "examine"]
 
@@ -37,7 +41,7 @@ class Finding(NamedTuple):
 
 def examine(settings: Config) -> list[Finding]:
     """All that matters to a server with these options."""
-    return [*host(), *scans(settings), *engines(settings), encoder(settings), decoder(), *folders(settings)]
+    return [*host(), *computing(settings), *engines(settings), encoder(settings), decoder(), *folders(settings)]
 
 
 def host() -> Iterator[Finding]:
@@ -45,35 +49,97 @@ def host() -> Iterator[Finding]:
     yield Finding("Python", "found", platform.python_version())
     yield Finding("platform", "found", platform.platform())
     yield Finding("CPU", "found", memory.cpu()["cpu"])
-    yield Finding("cores", "found", str(device.cores()))
+    yield Finding("cores", "found", str(cores()))
 
 
-def scans(settings: Config) -> Iterator[Finding]:
-    """Each implementation of the ranking."""
+def computing(settings: Config) -> Iterator[Finding]:
+    """What preprocesses, pools and ranks: each processor, what a GPU needs, and each implementation of the ranking."""
+    choice, found, asked = None, probe(), int(settings.device.partition(":")[2] or 0)
     try:
-        opened = device.open_device(scan=settings.scan, threads=settings.scan_threads)
-    except ValueError as error:
-        chosen = ""
-        yield Finding("scan", "broken", f"--scan {error}")
+        choice = chosen(settings)
+    except InvalidInput as error:
+        yield Finding(error.field, "broken", error.message)
+    on_gpu = choice is not None and choice.device.name != "cpu"
+    if isinstance(found, Absent):
+        yield Finding("device cuda", "absent", found.why)
     else:
-        chosen = opened.scan.removeprefix("cpu-")
-        opened.close()
+        yield from gpus(found, asked, settings, choice)
+    state = "available" if choice is None or on_gpu else "chosen"
+    yield Finding("device cpu", state, _why(state, "device", settings.device))
+    scan = "" if choice is None else choice.device.scan.partition("-")[2]
+    if choice is not None:
+        choice.device.close()
+    if on_gpu and isinstance(found, Found):
+        for kind in GPU_SCANS:
+            lacks = kind != "fp32" and found.gpus[asked].capability < OLDEST
+            state = "chosen" if kind == scan else "absent" if lacks else "available"
+            why = f"it takes compute capability {OLDEST / 10}" if lacks else _why(state, "scan", settings.scan)
+            yield Finding(f"scan {kind}", state, why)
+    yield from scans(settings, scan, on_gpu=on_gpu)
+
+
+def gpus(found: Found, asked: int, settings: Config, choice: Choice | None) -> Iterator[Finding]:
+    """Each GPU, and what is needed to use one.
+
+    Args:
+        asked: the number of the one that is meant. choice: None: there is none that serves.
+    """
+    driver = f"driver for CUDA {found.driver // 1000}.{found.driver % 1000 // 10}"
+    for gpu in found.gpus:
+        state, why = _standing(gpu.ordinal, asked, settings, choice)
+        size = f"{gpu.memory / 2**30:.1f} GiB"
+        what = f"{gpu.name}, compute capability {gpu.capability / 10}, {size}, {driver}"
+        yield Finding(f"device cuda:{gpu.ordinal}", state, f"{what}; {why}" if why else what)
+    failure = importing("pycuda.driver")
+    yield Finding("PyCUDA", "absent", failure) if failure else Finding("PyCUDA", "found", metadata.version("pycuda"))
+    try:
+        manifest = Manifest.read()
+    except CudaAbsent as error:
+        yield Finding("GPU kernels", "absent", str(error))
+        return
+    targets = {target for entry in manifest.kernels.values() for target in entry.binaries}
+    exact = sorted(int(target) for target in targets if target.isdecimal())
+    named = ", ".join([f"{target / 10}" for target in exact] + sorted(targets - set(map(str, exact))))
+    yield Finding("GPU kernels", "found", f"{len(manifest.kernels)}, for {named}; by Triton {manifest.triton}")
+
+
+def _standing(ordinal: int, asked: int, settings: Config, choice: Choice | None) -> tuple[str, str]:
+    """The state of a GPU, and why it is not the one that is chosen."""
+    if ordinal != asked:
+        return "found", f"not what --device {settings.device} says"
+    if choice is None:
+        return "absent", "it cannot be used as the options say"
+    if choice.device.name != "cpu":
+        return "chosen", ""
+    return "absent" if choice.odd else "found", choice.why or f"not what --device {settings.device} says"
+
+
+def scans(settings: Config, scan: str, *, on_gpu: bool) -> Iterator[Finding]:
+    """Each implementation of the ranking on the CPU.
+
+    Args:
+        scan: the one that is chosen. on_gpu: it is one of a GPU.
+    """
     loaded = library.load()
     if isinstance(loaded, library.Absent):
         yield Finding("scan library", "absent", loaded.why)
     else:
         yield Finding("scan library", "found", str(library.path()))
         for variant in loaded.variants:
-            state = "chosen" if variant.name == chosen else "absent" if variant.lacks else "available"
-            yield Finding(f"scan {variant.name}", state, variant.lacks or _why(state, settings.scan))
-    state = "chosen" if chosen == "numpy" else "available"
-    yield Finding("scan numpy", state, _why(state, settings.scan))
+            state = "chosen" if variant.name == scan else "absent" if variant.lacks else "available"
+            yield Finding(f"scan {variant.name}", state, variant.lacks or _scan_why(state, settings.scan, on_gpu))
+    state = "chosen" if scan == "numpy" else "available"
+    yield Finding("scan numpy", state, _scan_why(state, settings.scan, on_gpu))
 
 
-def _why(state: str, wanted: str) -> str:
+def _scan_why(state: str, wanted: str, on_gpu: bool) -> str:
+    return "of the CPU" if on_gpu else _why(state, "scan", wanted)
+
+
+def _why(state: str, option: str, wanted: str) -> str:
     if state == "chosen":
-        return "the first in this list that runs here" if wanted == "auto" else f"as --scan {wanted} says"
-    return "comes after the chosen one; faster first" if wanted == "auto" else "not what --scan says"
+        return "the first in this list that runs here" if wanted == "auto" else f"as --{option} {wanted} says"
+    return "comes after the chosen one; faster first" if wanted == "auto" else f"not what --{option} says"
 
 
 def engines(settings: Config) -> Iterator[Finding]:

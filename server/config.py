@@ -34,9 +34,13 @@ def option(
     least: float | None = None,
     choices: tuple[str, ...] = (),
     size: bool = False,
+    pattern: str = "",
 ) -> Any:
-    """A field of Config: its default, its help, and what its values must satisfy (`size` takes "64MiB" too)."""
-    metadata = {"text": text, "group": group, "least": least, "choices": choices, "size": size}
+    """A field of Config: its default, its help, and what its values must satisfy.
+
+    `size` takes "64MiB" too; `pattern` is a regular expression, in which the last of the choices is only shown.
+    """
+    metadata = {"text": text, "group": group, "least": least, "choices": choices, "size": size, "pattern": pattern}
     return field(default=default, metadata=metadata)
 
 
@@ -110,16 +114,30 @@ class Config:
         least=0,
     )
 
+    device: str = option(
+        "auto",
+        "what preprocesses, pools and ranks: auto takes the first GPU that can be used, else the CPU; cuda:N is the "
+        "GPU that its driver counts as N, from 0",
+        group="ranking",
+        choices=("auto", "cpu", "cuda", "cuda:N"),
+        pattern=r"auto|cpu|cuda(:[0-9]+)?",
+    )
     scan: str = option(
         "auto",
-        "what ranks: auto takes the best native scan that this CPU runs; the answers are the same whichever it is",
+        "how it ranks: auto takes the best native scan that the CPU runs, or the fastest that the GPU can (int8, bf16 "
+        "and fp32 are a GPU's); the answers are the same whichever it is",
         group="ranking",
-        choices=("auto", "numpy", "amx", "avx512vnni", "avx2", "i8mm", "dotprod", "scalar"),
+        choices=(
+            *("auto", "numpy", "amx", "avx512vnni", "avx2", "i8mm", "dotprod", "scalar"),
+            *("int8", "bf16", "fp32"),
+        ),
     )
-    scan_threads: int = option(0, "threads of one ranking at most; 0 takes all cores", group="ranking", least=0)
+    scan_threads: int = option(
+        0, "threads of one ranking on the CPU at most; 0 takes all cores", group="ranking", least=0
+    )
     scan_from: int = option(
         1024,
-        "segments of a tenant and encoder from which on they are coded for the native scan, in the background",
+        "segments of a tenant and encoder from which on they are coded for the scan, in the background",
         group="ranking",
         least=1,
     )
@@ -192,7 +210,8 @@ def parse(declared: Field[Any], value: object, source: str) -> Any:
         raise wrong(f"of type {kind.__name__}")
     if meta["least"] is not None and result < meta["least"]:
         raise wrong(f"at least {meta['least']}")
-    if meta["choices"] and result not in meta["choices"]:
+    fits = re.fullmatch(meta["pattern"], str(result)) if meta["pattern"] else result in meta["choices"]
+    if meta["choices"] and not fits:
         raise wrong(f"one of {', '.join(meta['choices'])}")
     return result
 

@@ -12,7 +12,10 @@ MatchcutError
 ├── Cancelled               CANCELLED            the caller went away
 ├── StoreFailed             INTERNAL             the disk failed, is full (STORE_FULL), or the catalogue's file is gone
 │                                                from it (STORE_GONE); nothing was changed
-└── EngineFailed            INTERNAL             the encoder could not be loaded or run
+├── EngineFailed            INTERNAL             the encoder could not be loaded or run
+└── DeviceFailed            INTERNAL             the GPU refused something
+    ├── DeviceFull          RESOURCE_EXHAUSTED   this did not fit into the GPU's memory; other work goes on
+    └── DeviceLost          UNAVAILABLE          the GPU answers no more; the server has to be started again
 
 `reason` is stable, for programs (google.rpc.ErrorInfo); the message is for people and says what to do.
 Nothing here knows gRPC: `code` is the status' name.
@@ -25,6 +28,9 @@ from typing import ClassVar
 __all__ = [
     "Cancelled",
     "DeadlineExceeded",
+    "DeviceFailed",
+    "DeviceFull",
+    "DeviceLost",
     "EncoderMismatch",
     "EngineFailed",
     "InvalidInput",
@@ -136,3 +142,23 @@ class EngineFailed(MatchcutError):
     """The encoder could not be loaded or run."""
 
     reason = "ENGINE_FAILED"
+
+
+class DeviceFailed(MatchcutError):
+    """The GPU refused something; nothing is computed elsewhere in its stead."""
+
+    reason = "DEVICE_FAILED"
+
+
+class DeviceFull(DeviceFailed):
+    """What was asked for did not fit into the GPU's memory."""
+
+    code = "RESOURCE_EXHAUSTED"
+    reason = "DEVICE_MEMORY_FULL"
+
+
+class DeviceLost(DeviceFailed):
+    """The GPU was lost: every call that needs it fails until the server is started again."""
+
+    code = "UNAVAILABLE"
+    reason = "DEVICE_LOST"

@@ -7,11 +7,11 @@ matchcut_rank_pieces_total       pieces of 64 bytes of codes that were read of s
 matchcut_rank_rescored_total     pairs that were scored exactly
 matchcut_rank_seconds            histogram of the time of a ranking
 matchcut_catalog_segments        segments in the catalogue, all tenants together
-matchcut_catalog_coded_segments  those of them that are coded for the native scan
+matchcut_catalog_coded_segments  those of them that are coded for the scan
 matchcut_scan_epoch_age_rows     rows that were coded in a way that had been chosen before they came
 
-Those of rank have the label `variant`, what ranked, for example "cpu-avx2" or "cpu-numpy". The address speaks plain
-HTTP and asks for no token: it tells how much there is and how busy the server is, but nothing of what.
+Those of rank have the label `variant`, what ranked, for example "cpu-avx2", "cpu-numpy" or "cuda-int8". The address
+speaks plain HTTP and asks for no token: it tells how much there is and how busy the server is, but nothing of what.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class _Gauges(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         sizes = self._sizes()
         yield GaugeMetricFamily("matchcut_catalog_segments", "segments in the catalogue", sizes.segments)
-        yield GaugeMetricFamily("matchcut_catalog_coded_segments", "those coded for the native scan", sizes.coded)
+        yield GaugeMetricFamily("matchcut_catalog_coded_segments", "those coded for the scan", sizes.coded)
         yield GaugeMetricFamily(
             "matchcut_scan_epoch_age_rows", "rows coded in a way chosen before they came", sizes.unplanned
         )

@@ -66,6 +66,7 @@ def config(small_encoder: Path, tmp_path: Path) -> Config:
         cache=tmp_path / "cache",
         encoder=small_encoder,
         engine="onnxruntime",
+        device="cpu",
         threads=1,
         grace=2.0,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary, ref
@@ -11,18 +12,22 @@ from weakref import WeakKeyDictionary, ref
 import numpy as np
 from numpy.typing import NDArray
 
+from matchcut.kernels.apart import listed, without
 from matchcut.kernels.basis import Basis
 from matchcut.kernels.codes import CodedRows, Codes
 from matchcut.kernels.cuda.errors import CudaAbsent
 from matchcut.kernels.cuda.lane import Lane
 from matchcut.kernels.cuda.launcher import Context
 from matchcut.kernels.cuda.memory import Buffer
-from matchcut.kernels.cuda.mirror import Kind, Mirror, Resident
-from matchcut.kernels.cuda.ranking import Answer, Task, rank
+from matchcut.kernels.cuda.mirror import Mirror, Resident
+from matchcut.kernels.cuda.one_pass import Answer, Task
+from matchcut.kernels.cuda.ops import Ops
+from matchcut.kernels.cuda.ranking import rank
 from matchcut.kernels.decide import Leaders, first_of_each
-from matchcut.kernels.launch.ranking import MANY, MOST, Questions, coded_questions, plain_questions
+from matchcut.kernels.launch.ranking import MOST, Questions, coded_questions, plain_questions
+from matchcut.kernels.launch.scans import MANY, Kind
 from matchcut.kernels.native.shared_library import Absent, load
-from matchcut.kernels.plan import choose
+from matchcut.kernels.plan import GPU, choose
 from matchcut.kernels.score import largest_norm
 from matchcut.kernels.topk import Ranked, check_search, search
 
@@ -34,7 +39,20 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 
-class Cuda:
+class _Unbounded(Exception):
+    """The norms are too large or too small for bounds in float32."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Upload:
+    """An array on the device. names: what the numbers there stand for; None: for themselves."""
+
+    of: ref[NDArray[Any]]
+    buffer: Buffer
+    names: Ints | None
+
+
+class Cuda(Ops):
     """One GPU. Rows that are coded are ranked there; few rows, which have no codes, by NumPy.
 
     Device memory holds coded rows twice, as they are and as codes; a view that is older than another shares it. What is
@@ -70,7 +88,7 @@ class Cuda:
         self.scan = f"cuda-{self._kind}"
         self._lock = Lock()
         self._mirrors: WeakKeyDictionary[Basis, Mirror] = WeakKeyDictionary()
-        self._uploads: dict[int, tuple[ref[NDArray[Any]], Buffer]] = {}
+        self._uploads: dict[int, _Upload] = {}
 
     @property
     def context(self) -> Context:
@@ -117,10 +135,10 @@ class Cuda:
         *,
         groups: Ints,
         k: int,
-        coded: CodedRows,
         eligible: Flags | None = None,
         excluded: Sequence[Ints] | None = None,
         minimum: float | None = None,
+        coded: CodedRows | None = None,
         check: Callable[[], None] | None = None,
     ) -> list[Ranked]:
         """A ranking of its own for each query, which share what is read.
@@ -132,6 +150,18 @@ class Cuda:
             ValueError: as topk.search; k above 4096; norms that codes do not bound.
         """
         check_search(queries, rows, groups, eligible, k=k, minimum=minimum)
+        if coded is None:
+            return [
+                self._reference(
+                    *(queries[at : at + 1], rows),
+                    groups=groups,
+                    k=k,
+                    eligible=without(groups, unwanted, eligible),
+                    minimum=minimum,
+                    check=check,
+                )
+                for at, unwanted in enumerate(listed(len(queries), excluded))
+            ]
         if k > MOST:
             raise ValueError(f"k must be at most {MOST}, not {k}")
         if excluded is not None and len(excluded) != len(queries):
@@ -153,7 +183,7 @@ class Cuda:
 
     def coding(self, rows: Floats, *, check: Callable[[], None] | None = None) -> Codes | None:
         """See Device."""
-        return Codes(choose(rows, check=check), self._library)
+        return Codes(choose(rows, check=check, prices=GPU), self._library)
 
     def copied(self, coded: CodedRows, rows: Ints) -> Codes:
         """See Device."""
@@ -182,50 +212,57 @@ class Cuda:
         if not len(rows):
             none = np.empty(0, np.int64)
             return [Answer(none, none.astype(np.float64), 0, 0) for _ in queries]
-        names, small = _small(groups)
-        answers: list[Answer] = []
-        with self._context.lane() as lane:
+        with self._context.lane() as lane, suppress(_Unbounded):
             resident = self._mirror(coded).resident(lane, rows, coded)
-            mask = resident.ones if eligible is None else self._uploaded(lane, eligible, np.uint8)
-            on_device = self._uploaded(lane, groups if names is None else small, np.int32)
-            for start in range(0, len(queries), MANY):
-                if check is not None:
-                    check()
-                some = slice(start, start + MANY)
-                asked = self._questions(queries[some], coded, resident)
-                if asked is None:
-                    return None
-                lists = None if excluded is None else [_listed(one, names) for one in excluded[some]]
-                task = Task(resident, mask, on_device, k, minimum, lists)
-                answers += rank(lane, task, [asked], groups)
-        return answers
+            mask = resident.ones if eligible is None else self._uploaded(lane, eligible, np.uint8).buffer
+            known = self._uploaded(lane, groups, np.int32)
+            lists = None if excluded is None else [_listed(one, known.names) for one in excluded]
+            task = Task(resident, mask, known.buffer, k, minimum, lists)
+            return rank(lane, task, self._asked(queries, coded, resident, check), groups)
+        return None
+
+    def _asked(
+        self, queries: Floats, coded: CodedRows, resident: Resident, check: Callable[[], None] | None
+    ) -> Iterator[Questions]:
+        """The queries in passes, each made when it is its turn."""
+        for start in range(0, len(queries), MANY):
+            if check is not None:
+                check()
+            asked = self._questions(queries[start : start + MANY], coded, resident)
+            if asked is None:
+                raise _Unbounded
+            yield asked
 
     def _questions(self, queries: Floats, coded: CodedRows, resident: Resident) -> Questions | None:
         radius = coded.radius
         if self._kind == "int8":
-            return coded_questions(queries, coded, radius, resident.pitch)
+            return coded_questions(queries, coded, radius, resident.pitch, resident.width)
         return plain_questions(queries, self._kind, radius, resident.pitch)
 
     def _mirror(self, coded: CodedRows) -> Mirror:
         with self._lock:
             return self._mirrors.setdefault(coded.basis, Mirror(self._context, self._kind))
 
-    def _uploaded(self, lane: Lane, array: NDArray[Any], dtype: type[np.generic]) -> Buffer:
+    def _uploaded(self, lane: Lane, array: NDArray[Any], dtype: type[np.generic]) -> _Upload:
         """The array on the device; one that cannot be written to stays there as long as it is referred to."""
-        if array.flags.writeable:
-            return lane.upload(array.astype(dtype, copy=False))
         key = id(array)
-        with self._lock:
-            known = self._uploads.get(key)
-            if known is not None and known[0]() is array:
-                return known[1]
-        values = np.ascontiguousarray(array).astype(dtype, copy=False)
+        lasting = not array.flags.writeable
+        if lasting:
+            with self._lock:
+                known = self._uploads.get(key)
+            if known is not None and known.of() is array:
+                return known
+        names, values = _small(array) if dtype is np.int32 else (None, array)
+        values = np.ascontiguousarray(values).astype(dtype, copy=False)
+        if not lasting:
+            return _Upload(ref(array), lane.upload(values), names)
         buffer = self._context.allocate(max(1, values.nbytes))
         lane.upload(values, buffer)
         lane.synchronize()  # others may use it from now on
+        made = _Upload(ref(array, lambda _: self._uploads.pop(key, None)), buffer, names)
         with self._lock:
-            self._uploads[key] = ref(array, lambda _: self._uploads.pop(key, None)), buffer
-        return buffer
+            self._uploads[key] = made
+        return made
 
     def _reference(self, queries: Floats, rows: Floats, **rest: Any) -> Ranked:
         return replace(search(queries, rows, **rest), variant="cpu-numpy")
@@ -253,12 +290,12 @@ def _kind(scan: str, capability: int) -> Kind:
     raise ValueError(f"there is no scan {scan!r} on a GPU; choose one of 'auto', {', '.join(map(repr, _KINDS))}")
 
 
-def _small(groups: Ints) -> tuple[Ints | None, NDArray[np.int32]]:
-    """Numbers below 2**31 for the groups, and what they stand for; None: themselves."""
-    if not len(groups) or (groups[0] >= 0 and groups[-1] < 2**31 and groups.min() >= 0 and groups.max() < 2**31):
-        return None, np.empty(0, np.int32)
+def _small(groups: Ints) -> tuple[Ints | None, NDArray[Any]]:
+    """What the numbers of the groups stand for (None: for themselves), and numbers below 2**31."""
+    if not len(groups) or (groups.min() >= 0 and groups.max() < 2**31):
+        return None, groups
     names, numbers = np.unique(groups, return_inverse=True)
-    return names, numbers.astype(np.int32)
+    return names, numbers
 
 
 def _listed(excluded: Ints, names: Ints | None) -> NDArray[np.int32]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from threading import Lock
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +17,10 @@ from matchcut.kernels.codes import CodedRows
 from matchcut.kernels.cuda.lane import Lane
 from matchcut.kernels.cuda.launcher import Context
 from matchcut.kernels.cuda.memory import Buffer
+from matchcut.kernels.launch.scans import DEPTH, Kind
 from matchcut.kernels.native.shared_library import CHUNK, LEVEL
 
-Kind = Literal["int8", "bf16", "fp32"]
-
-_PITCH = 64  # values; rows are padded with zeros to a multiple
+_PITCH = DEPTH  # values; rows are padded with zeros to a multiple
 _SLAB = 32  # chunks uploaded at a time
 _ITEM = {"int8": 1, "bf16": 2, "fp32": 4}
 
@@ -33,7 +31,8 @@ Floats = NDArray[np.float32]
 class Resident:
     """Device arrays of the first `count` rows; later rows may lie behind them.
 
-    rows: float32 (count, pitch), padded with zeros. codes: (count, width) of `kind`, the dense part. scale: float32
+    rows: float32 (count, pitch), padded with zeros. codes: (count, width) of `kind`, the dense part, padded
+    with zeros. scale: float32
     (count,), of the dense part. beyond: float32 (count,), the norm beyond it. tail: int8 (count, levels * 64).
     tail_scale: float32 (count,). Where there are no levels, beyond, tail and tail_scale are `scale`, which is read with
     factors of zero. ones: uint8 (count,), the mask of all rows.
@@ -95,7 +94,7 @@ class Mirror:
         room = -(-room // CHUNK) * CHUNK
         pitch = -(-basis.dimensions // _PITCH) * _PITCH
         coded_here = self.kind == "int8"
-        width = basis.dense if coded_here else pitch
+        width = -(-basis.dense // DEPTH) * DEPTH if coded_here else pitch
         levels = basis.levels if coded_here else 0
 
         def new(per_row: int) -> Buffer:
@@ -156,6 +155,8 @@ class Mirror:
         read = [_read(coded, chunk) for chunk in range(start // CHUNK, -(-stop // CHUNK))]
         columns = [np.concatenate(column)[: stop - start] for column in zip(*read, strict=True)]
         codes, scale, beyond, tail, tail_scale = columns
+        if now.width != codes.shape[1]:
+            codes = np.pad(codes, ((0, 0), (0, now.width - codes.shape[1])))
         lane.upload(codes, now.codes, start * now.width)
         lane.upload(scale, now.scale, start * 4)
         if now.levels:

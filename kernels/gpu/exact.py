@@ -10,24 +10,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from matchcut.kernels.gpu.score import ordered, slot_of
+from matchcut.kernels.gpu.score import ordered, packed, row_of, slot_of, value_of
 from matchcut.kernels.gpu.spec import Kernel
 
 
 @triton.jit
-def tails(
-    codes,
-    scale,
-    queries,
-    steps,
-    found,
-    found_row,
-    found_value,
-    levels,
-    capacity,
-    P: tl.constexpr,
-):
-    """Adds to the score of each pair what the tail levels of its row say.
+def tails(codes, scale, queries, steps, done, found, pairs, levels, capacity, P: tl.constexpr):
+    """Adds to the score of each pair what the tail levels of its row say, from done (b,) to found (b,).
 
     codes: int8 (n, levels * 64). scale: float32 (n,). queries: int32 (b, levels * 64), whole codes. steps: float32
     (b, levels). Grid: (programs, b).
@@ -36,20 +25,21 @@ def tails(
     count = tl.minimum(tl.load(found + query), capacity)
     depth = tl.arange(0, 64)
     width = levels * 64
-    for first in range(tl.program_id(0) * P, count, tl.num_programs(0) * P):
+    start = tl.load(done + query) + tl.program_id(0) * P
+    for first in range(start, count, tl.num_programs(0) * P):
         at = first + tl.arange(0, P)
         inside = at < count
         target = query.to(tl.int64) * capacity + at
-        row = tl.load(found_row + target, mask=inside, other=0).to(tl.int64)
+        pair = tl.load(pairs + target, mask=inside, other=0)
+        row = row_of(pair).to(tl.int64)
         total = tl.zeros((P,), tl.float32)
         for level in range(levels):
             x = tl.load(codes + row[:, None] * width + level * 64 + depth[None, :], mask=inside[:, None], other=0)
             q = tl.load(queries + query * width + level * 64 + depth)
             dots = tl.sum(x.to(tl.int32) * q[None, :], axis=1)
             total += dots.to(tl.float32) * tl.load(steps + query * levels + level)
-        value = tl.load(found_value + target, mask=inside, other=0.0)
-        value += tl.load(scale + row, mask=inside, other=0.0) * total
-        tl.store(found_value + target, value, mask=inside)
+        value = value_of(pair) + tl.load(scale + row, mask=inside, other=0.0) * total
+        tl.store(pairs + target, packed(value, row), mask=inside)
 
 
 @triton.jit
@@ -61,9 +51,10 @@ def exact(
     excluded,
     excluded_from,
     found,
-    found_row,
+    row_list,
     score,
     best,
+    stride,
     pitch,
     leaves,
     rest_from,
@@ -75,10 +66,10 @@ def exact(
 ):
     """exact_score of each pair, float64 (b, capacity), and into the slots of its group, rounded down to float32.
 
-    A pair whose group its query excludes gets -inf, as does one whose score is NaN. Grid: (programs, b).
-    plan: int32 (leaves, 3): where a leaf of the sum begins, how many steps of eight it has, and how many sums are
-    joined after it; rest: dimensions after the last whole eight. excluded: int32, ascending for each query, from
-    excluded_from[query] to excluded_from[query + 1].
+    row_list: int32 (b, capacity, stride), the row first. A pair whose group its query excludes gets -inf, as does one
+    whose score is NaN. plan: int32 (leaves, 3): where a leaf of the sum begins, how many steps of eight it has, and how
+    many sums are joined after it; rest: dimensions after the last whole eight. excluded: int32, ascending for each
+    query, from excluded_from[query] to excluded_from[query + 1]. Grid: (programs, b).
     """
     query = tl.program_id(1)
     count = tl.minimum(tl.load(found + query), capacity)
@@ -91,7 +82,7 @@ def exact(
         at = first + tl.arange(0, P)
         inside = at < count
         target = query.to(tl.int64) * capacity + at
-        row = tl.load(found_row + target, mask=inside, other=0)
+        row = tl.load(row_list + target * stride, mask=inside, other=0)
         x_at = rows + row.to(tl.int64) * pitch
         stack = tl.zeros((P, 16), tl.float64)
         height = 0
@@ -144,7 +135,8 @@ def exact(
         tl.atomic_max(best + line + slot_of(group, slots), key, mask=stays & (result > float("-inf")), sem="relaxed")
 
 
-PAIRS = 32  # of a program
+PAIRS = 16  # of a program of `exact`
+TAILS = 32
 
 KERNELS = (
     Kernel(
@@ -155,13 +147,13 @@ KERNELS = (
             "scale": "*fp32",
             "queries": "*i32",
             "steps": "*fp32",
+            "done": "*i32",
             "found": "*i32",
-            "found_row": "*i32",
-            "found_value": "*fp32",
+            "pairs": "*i64",
             "levels": "i32",
             "capacity": "i32",
         },
-        {"P": PAIRS},
+        {"P": TAILS},
         frozenset({"capacity"}),
     ),
     Kernel(
@@ -175,9 +167,10 @@ KERNELS = (
             "excluded": "*i32",
             "excluded_from": "*i32",
             "found": "*i32",
-            "found_row": "*i32",
+            "row_list": "*i32",
             "score": "*fp64",
             "best": "*i32",
+            "stride": "i32",
             "pitch": "i32",
             "leaves": "i32",
             "rest_from": "i32",
@@ -185,7 +178,7 @@ KERNELS = (
             "capacity": "i32",
             "slots": "i32",
         },
-        {"P": PAIRS, "AHEAD": 4},
+        {"P": PAIRS, "AHEAD": 8},
         frozenset({"pitch", "capacity", "slots"}),
     ),
 )

@@ -4,14 +4,16 @@ The scan is a product [rows x dimensions] x [dimensions x queries] on the tensor
 that these work even for one query. Its epilogue turns a product of codes into a score and its error, as codes.py
 proves, and what cannot be ruled out is appended to a list. No score of a row that is ruled out is ever stored.
 
-Which tile a program takes: tile = program * hop mod tiles, with hop coprime to the tiles. `sample` looks at the first
-few programs' tiles, spread over all rows; `scan` begins with the same, which are still in the cache.
+Which tile a program takes: tile = (first + program) * hop mod tiles, with hop coprime to the tiles. `sample` looks at
+the first few programs' tiles, spread over all rows; `scan` begins with the same, which are still in the cache.
 
 Operands of the scan, by KIND:
   int8   rows int8 (n, pitch), scale float32 (n,); queries int8 (PARTS, BN, pitch), where RADIX * high + low is a code;
   bf16   rows bfloat16 (n, pitch); queries bfloat16 (PARTS, BN, pitch), whose sum is the query;
   fp32   rows float32 (n, pitch); queries float32 (1, BN, pitch); multiplied as tf32 where there is that.
-`terms` is float32 (5, BN): base, step, and the error's share of the scale, of the norm beyond, and of nothing.
+Of int8 rows CODES says how much is read: the "dense" part, which is all there is; a "prefix", with more beyond it; or
+"all", the tail levels too. `terms` is float32 (5, BN): base, step, and the error's share of the scale, of the norm
+beyond or the tail's scale, and of nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import triton
 import triton.language as tl
 
 from matchcut.kernels.gpu.spec import Constant, Kernel
+from matchcut.kernels.launch.scans import LIMIT, SCANS
 
 
 @triton.jit
@@ -27,6 +30,24 @@ def ordered(x):
     """int32 that compare as these float32 do; its own inverse."""
     bits = x.to(tl.int32, bitcast=True)
     return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+
+
+@triton.jit
+def packed(value, row):
+    """An int64 of a float32 and an int32, the row in the lower half."""
+    return (value.to(tl.int32, bitcast=True).to(tl.int64) << 32) | row.to(tl.int64)
+
+
+@triton.jit
+def row_of(pair):
+    """The row of a packed pair."""
+    return (pair & 0x7FFFFFFF).to(tl.int32)
+
+
+@triton.jit
+def value_of(pair):
+    """The score of a packed pair."""
+    return (pair >> 32).to(tl.int32).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -44,21 +65,27 @@ def bounds_of_tile(
     mask,
     queries,
     terms,
+    tails,
+    tail_scale,
+    tail_queries,
+    tail_steps,
+    levels,
     n,
     pitch,
+    first,
     tiles,
     hop,
     KIND: tl.constexpr,
     PARTS: tl.constexpr,
     RADIX: tl.constexpr,
-    TAIL: tl.constexpr,
+    CODES: tl.constexpr,
     UPCAST: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
     """Scores and errors (BM, BN) of this program's tile, its rows (BM,), and which of them count."""
-    tile = ((tl.program_id(0).to(tl.int64) * hop) % tiles).to(tl.int32)
+    tile = (((tl.program_id(0) + first).to(tl.int64) * hop) % tiles).to(tl.int32)
     row = tile * BM + tl.arange(0, BM)
     live = tl.load(mask + row, mask=row < n, other=0) != 0
     column = tl.arange(0, BN)
@@ -80,9 +107,24 @@ def bounds_of_tile(
         error = (
             row_scale[:, None] * tl.load(terms + 2 * BN + column)[None, :] + tl.load(terms + 4 * BN + column)[None, :]
         )
-        if TAIL:
-            rest = tl.load(beyond + row, mask=live, other=0.0)
-            error += rest[:, None] * tl.load(terms + 3 * BN + column)[None, :]
+        share = tl.load(terms + 3 * BN + column)
+        if CODES == "prefix":
+            error += tl.load(beyond + row, mask=live, other=0.0)[:, None] * share[None, :]
+        if CODES == "all":
+            more = tl.zeros((BM, BN), tl.float32)
+            deep = tl.arange(0, 64)
+            x_at = tails + row.to(tl.int64)[:, None] * (levels * 64) + deep[None, :]
+            q_at = tail_queries + column[None, :] * (levels * 64) + deep[:, None]
+            for level in range(levels):
+                codes = tl.load(x_at + level * 64, mask=live[:, None], other=0)
+                q_high = tl.load(q_at + level * 64)
+                q_low = tl.load(q_at + BN * levels * 64 + level * 64)
+                fine = tl.dot(codes, q_high, out_dtype=tl.int32) * RADIX
+                fine = tl.dot(codes, q_low, acc=fine, out_dtype=tl.int32)
+                more += fine.to(tl.float32) * tl.load(tail_steps + level * BN + column)[None, :]
+            rest_scale = tl.load(tail_scale + row, mask=live, other=0.0)
+            value += rest_scale[:, None] * more
+            error += rest_scale[:, None] * share[None, :]
     else:
         value = tl.zeros((BM, BN), tl.float32)
         for start in range(0, pitch, BK):
@@ -105,9 +147,14 @@ def sample(
     mask,
     queries,
     terms,
+    tails,
+    tail_scale,
+    tail_queries,
+    tail_steps,
     groups,
     best,
     best_row,
+    levels,
     n,
     pitch,
     tiles,
@@ -118,7 +165,7 @@ def sample(
     KIND: tl.constexpr,
     PARTS: tl.constexpr,
     RADIX: tl.constexpr,
-    TAIL: tl.constexpr,
+    CODES: tl.constexpr,
     UPCAST: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -129,7 +176,30 @@ def sample(
     best: int32 (count, slots), ordered, lowest before. best_row: int32 (count, slots), if not direct.
     """
     value, error, row, live = bounds_of_tile(
-        rows, scale, beyond, mask, queries, terms, n, pitch, tiles, hop, KIND, PARTS, RADIX, TAIL, UPCAST, BM, BN, BK
+        rows,
+        scale,
+        beyond,
+        mask,
+        queries,
+        terms,
+        tails,
+        tail_scale,
+        tail_queries,
+        tail_steps,
+        levels,
+        n,
+        pitch,
+        0,
+        tiles,
+        hop,
+        KIND,
+        PARTS,
+        RADIX,
+        CODES,
+        UPCAST,
+        BM,
+        BN,
+        BK,
     )
     column = tl.arange(0, BN)
     shown = tl.where(direct != 0, value - error, value)
@@ -157,85 +227,85 @@ def scan(
     mask,
     queries,
     terms,
+    tails,
+    tail_scale,
+    tail_queries,
+    tail_steps,
     tau,
     found,
-    found_row,
-    found_value,
+    pairs,
+    levels,
     n,
     pitch,
+    first,
     tiles,
     hop,
     capacity,
-    EACH: tl.constexpr,
     KIND: tl.constexpr,
     PARTS: tl.constexpr,
     RADIX: tl.constexpr,
-    TAIL: tl.constexpr,
+    CODES: tl.constexpr,
     UPCAST: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
 ):
-    """Appends each pair whose upper bound reaches tau (BN,): its row and score, (BN, capacity); found (BN,) counts.
+    """Appends each row whose upper bound reaches tau (BN,), with its score: pairs int64 (BN, capacity), found (BN,).
 
     What finds no room is counted all the same. tau of a column without a query is infinity or NaN. BN * capacity must
     stay below 2**31.
     """
     value, error, row, live = bounds_of_tile(
-        rows, scale, beyond, mask, queries, terms, n, pitch, tiles, hop, KIND, PARTS, RADIX, TAIL, UPCAST, BM, BN, BK
+        rows,
+        scale,
+        beyond,
+        mask,
+        queries,
+        terms,
+        tails,
+        tail_scale,
+        tail_queries,
+        tail_steps,
+        levels,
+        n,
+        pitch,
+        first,
+        tiles,
+        hop,
+        KIND,
+        PARTS,
+        RADIX,
+        CODES,
+        UPCAST,
+        BM,
+        BN,
+        BK,
     )
     column = tl.arange(0, BN)
     hit = (value + error >= tl.load(tau + column)[None, :]) & live[:, None]
-    hits = hit.to(tl.int32)
-    many = tl.sum(hits, axis=0)
-    if tl.sum(many, axis=0) > 0:
-        if EACH:
-            place = tl.atomic_add(found + tl.broadcast_to(column[None, :], (BM, BN)), 1, mask=hit, sem="relaxed")
-        else:
-            start = tl.atomic_add(found + column, many, mask=many > 0, sem="relaxed")
-            place = start[None, :] + tl.cumsum(hits, axis=0) - hits
-        fits = hit & (place < capacity)
+    if tl.max(tl.max(hit.to(tl.int32), axis=1), axis=0) > 0:
+        # Of 8192 pairs a few hit: an atomic for each is less work than to count them first.
+        place = tl.atomic_add(found + tl.broadcast_to(column[None, :], (BM, BN)), 1, mask=hit, sem="relaxed")
         target = column[None, :] * capacity + place
-        tl.store(found_row + target, tl.broadcast_to(row[:, None], (BM, BN)), mask=fits)
-        tl.store(found_value + target, value, mask=fits)
+        tl.store(pairs + target, packed(value, row[:, None]), mask=hit & (place < capacity))
 
-
-RADIX = 254  # of fine codes: twice the largest int8 code
-ROWS = 128  # of a tile
 
 _TYPES = {"int8": "*i8", "bf16": "*bf16", "fp32": "*fp32"}
-_DEPTH = {"int8": 64, "bf16": 64, "fp32": 32}
-# kind, queries of a pass, parts, tail
-SCANS = (
-    ("int8", 16, 2, False),
-    ("int8", 16, 2, True),
-    ("int8", 64, 1, False),
-    ("int8", 64, 2, True),
-    ("bf16", 16, 2, False),
-    ("bf16", 64, 1, False),
-    ("fp32", 16, 1, False),
-    ("fp32", 64, 1, False),
-)
-
-
-def scan_name(op: str, kind: str, queries: int, tail: bool) -> str:
-    """Of one of SCANS, after "scan_", or of its sample."""
-    return f"{op}_{kind}_{queries}{'_tail' if tail else ''}"
 
 
 def _scans() -> list[Kernel]:
     made = []
-    for kind, columns, parts, tail in SCANS:
-        operand = _TYPES[kind]
+    for one in SCANS:
+        operand = _TYPES[one.kind]
         constants: dict[str, Constant] = {
-            "KIND": kind,
-            "PARTS": parts,
-            "RADIX": RADIX,
-            "TAIL": tail,
+            "KIND": one.kind,
+            "PARTS": one.parts,
+            "RADIX": 2 * LIMIT,
+            "CODES": one.codes,
             "UPCAST": False,
-            "BM": ROWS,
-            "BN": columns,
-            "BK": _DEPTH[kind],
+            "BM": one.tile,
+            "BN": one.columns,
+            "BK": one.depth,
         }
         operands = {
             "rows": operand,
@@ -244,41 +314,46 @@ def _scans() -> list[Kernel]:
             "mask": "*u8",
             "queries": operand,
             "terms": "*fp32",
+            "tails": "*i8",
+            "tail_scale": "*fp32",
+            "tail_queries": "*i8",
+            "tail_steps": "*fp32",
         }
-        sizes = {"n": "i32", "pitch": "i32", "tiles": "i32", "hop": "i32"}
-        oldest = 75 if kind == "fp32" else 80
-        listing = {"tau": "*fp32", "found": "*i32", "found_row": "*i32", "found_value": "*fp32"}
+        oldest = 75 if one.kind == "fp32" else 80
+        listing = {"tau": "*fp32", "found": "*i32", "pairs": "*i64"}
+        sizes = {
+            "levels": "i32",
+            "n": "i32",
+            "pitch": "i32",
+            "first": "i32",
+            "tiles": "i32",
+            "hop": "i32",
+            "capacity": "i32",
+        }
         made.append(
             Kernel(
-                scan_name("scan", kind, columns, tail),
+                one.kernel("scan"),
                 scan,
-                {**operands, **listing, **sizes, "capacity": "i32"},
-                {"EACH": False, **constants},
+                {**operands, **listing, **sizes},
+                constants,
                 frozenset({"pitch", "capacity"}),
                 oldest=oldest,
-                warps=4 if columns <= 16 else 8,
-                stages=4,
+                warps=one.warps,
+                stages=one.stages,
             )
         )
+        listing = {"groups": "*i32", "best": "*i32", "best_row": "*i32"}
+        names = ("levels", "n", "pitch", "tiles", "hop", "count", "slots", "direct")
         made.append(
             Kernel(
-                scan_name("sample", kind, columns, tail),
+                one.kernel("sample"),
                 sample,
-                {
-                    **operands,
-                    "groups": "*i32",
-                    "best": "*i32",
-                    "best_row": "*i32",
-                    **sizes,
-                    "count": "i32",
-                    "slots": "i32",
-                    "direct": "i32",
-                },
+                {**operands, **listing, **dict.fromkeys(names, "i32")},
                 constants,
                 frozenset({"pitch", "slots"}),
                 oldest=oldest,
-                warps=4 if columns <= 16 else 8,
-                stages=4,
+                warps=one.warps,
+                stages=one.stages,
             )
         )
     return made

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from matchcut.kernels.gpu.score import ordered, slot_of
+from matchcut.kernels.gpu.score import ordered, row_of, slot_of, value_of
 from matchcut.kernels.gpu.spec import Kernel
 
 
@@ -18,8 +18,8 @@ from matchcut.kernels.gpu.spec import Kernel
 def kth(best, less, least, tau, k, SLOTS: tl.constexpr, DIGIT: tl.constexpr, DIGITS: tl.constexpr):
     """tau[query] = the k-th best of its slots, less[query] taken away, or least[query] if that is more.
 
-    Found digit by digit, DIGIT (at most 4) bits at a time; bits after DIGIT * DIGITS count as 0, so what it gives may be
-    a little less. best: int32 (b, SLOTS), ordered. less, least, tau: float32 (b,). -inf where fewer than k slots are
+    Found digit by digit, DIGIT (at most 4) bits at a time; bits after DIGIT * DIGITS count as 0, so what it gives may
+    be a little less. best: int32 (b, SLOTS), ordered. less, least, tau: float32 (b,). -inf where fewer than k slots are
     taken; that also stands for least where there is none. Grid: (b,).
     """
     query = tl.program_id(0)
@@ -68,8 +68,8 @@ def seeds(best, best_row, tau, found, found_row, slots, capacity, BLOCK: tl.cons
 
 
 @triton.jit
-def lowers(scale, tail_scale, errors, groups, found, found_row, found_value, best, capacity, slots, P: tl.constexpr):
-    """Puts the lower bound of each pair into the slot of its group.
+def lowers(scale, tail_scale, errors, groups, done, found, pairs, best, capacity, slots, P: tl.constexpr):
+    """Puts the lower bound of each pair, from done (b,) to found (b,), into the slot of its group.
 
     errors: float32 (b, 3): the error's share of the row's scale, of the scale of its tail, and of nothing.
     Grid: (programs, b).
@@ -79,14 +79,15 @@ def lowers(scale, tail_scale, errors, groups, found, found_row, found_value, bes
     of_scale = tl.load(errors + 3 * query)
     of_tail = tl.load(errors + 3 * query + 1)
     of_all = tl.load(errors + 3 * query + 2)
-    for first in range(tl.program_id(0) * P, count, tl.num_programs(0) * P):
+    start = tl.load(done + query) + tl.program_id(0) * P
+    for first in range(start, count, tl.num_programs(0) * P):
         at = first + tl.arange(0, P)
         inside = at < count
-        target = query.to(tl.int64) * capacity + at
-        row = tl.load(found_row + target, mask=inside, other=0)
+        pair = tl.load(pairs + query.to(tl.int64) * capacity + at, mask=inside, other=0)
+        row = row_of(pair)
         error = tl.load(scale + row, mask=inside, other=0.0) * of_scale + of_all
         error += tl.load(tail_scale + row, mask=inside, other=0.0) * of_tail
-        lower = tl.load(found_value + target, mask=inside, other=0.0) - error
+        lower = value_of(pair) - error
         group = tl.load(groups + row, mask=inside, other=0)
         counts = inside & (lower == lower)
         tl.atomic_max(
@@ -95,19 +96,7 @@ def lowers(scale, tail_scale, errors, groups, found, found_row, found_value, bes
 
 
 @triton.jit
-def narrow(
-    scale,
-    tail_scale,
-    errors,
-    tau,
-    found,
-    found_row,
-    found_value,
-    left,
-    left_row,
-    capacity,
-    P: tl.constexpr,
-):
+def narrow(scale, tail_scale, errors, tau, found, pairs, left, left_row, capacity, P: tl.constexpr):
     """Lists the pairs whose upper bound reaches tau: left (b,), left_row int32 (b, capacity). Grid: (programs, b)."""
     query = tl.program_id(1)
     count = tl.minimum(tl.load(found + query), capacity)
@@ -119,10 +108,11 @@ def narrow(
         at = first + tl.arange(0, P)
         inside = at < count
         line = query.to(tl.int64) * capacity
-        row = tl.load(found_row + line + at, mask=inside, other=0)
+        pair = tl.load(pairs + line + at, mask=inside, other=0)
+        row = row_of(pair)
         error = tl.load(scale + row, mask=inside, other=0.0) * of_scale + of_all
         error += tl.load(tail_scale + row, mask=inside, other=0.0) * of_tail
-        hit = inside & (tl.load(found_value + line + at, mask=inside, other=0.0) + error >= bar)
+        hit = inside & (value_of(pair) + error >= bar)
         hits = hit.to(tl.int32)
         many = tl.sum(hits, axis=0)
         if many > 0:
@@ -132,10 +122,10 @@ def narrow(
 
 
 @triton.jit
-def finalists(score, tau, least, found, found_row, left, left_row, left_score, capacity, room, P: tl.constexpr):
+def finalists(score, tau, least, found, row_list, left, left_row, left_score, stride, capacity, room, P: tl.constexpr):
     """Lists the pairs whose exact score reaches tau and least: float64 left_score, int32 left_row, (b, room).
 
-    least: float64 (b,). Grid: (programs, b).
+    least: float64 (b,). row_list: int32 (b, capacity, stride), the row first. Grid: (programs, b).
     """
     query = tl.program_id(1)
     count = tl.minimum(tl.load(found + query), capacity)
@@ -153,7 +143,7 @@ def finalists(score, tau, least, found, found_row, left, left_row, left_score, c
             place = start + tl.cumsum(hits, axis=0) - hits
             fits = hit & (place < room)
             target = query.to(tl.int64) * room + place
-            tl.store(left_row + target, tl.load(found_row + line + at, mask=fits, other=0), mask=fits)
+            tl.store(left_row + target, tl.load(row_list + (line + at) * stride, mask=fits, other=0), mask=fits)
             tl.store(left_score + target, value, mask=fits)
 
 
@@ -221,7 +211,6 @@ SLOTS = (4096, 16384)
 PAIRS = 128  # of a program of `leaders` and `places`
 LISTED = 256  # of a program that goes through a list
 
-_LIST = {"found": "*i32", "found_row": "*i32"}
 _ERRORS = {"scale": "*fp32", "tail_scale": "*fp32", "errors": "*fp32"}
 
 KERNELS = (
@@ -238,7 +227,15 @@ KERNELS = (
     Kernel(
         "seeds",
         seeds,
-        {"best": "*i32", "best_row": "*i32", "tau": "*fp32", **_LIST, "slots": "i32", "capacity": "i32"},
+        {
+            "best": "*i32",
+            "best_row": "*i32",
+            "tau": "*fp32",
+            "found": "*i32",
+            "found_row": "*i32",
+            "slots": "i32",
+            "capacity": "i32",
+        },
         {"BLOCK": 1024},
         frozenset({"slots", "capacity"}),
     ),
@@ -248,8 +245,9 @@ KERNELS = (
         {
             **_ERRORS,
             "groups": "*i32",
-            **_LIST,
-            "found_value": "*fp32",
+            "done": "*i32",
+            "found": "*i32",
+            "pairs": "*i64",
             "best": "*i32",
             "capacity": "i32",
             "slots": "i32",
@@ -263,8 +261,8 @@ KERNELS = (
         {
             **_ERRORS,
             "tau": "*fp32",
-            **_LIST,
-            "found_value": "*fp32",
+            "found": "*i32",
+            "pairs": "*i64",
             "left": "*i32",
             "left_row": "*i32",
             "capacity": "i32",
@@ -279,10 +277,12 @@ KERNELS = (
             "score": "*fp64",
             "tau": "*fp32",
             "least": "*fp64",
-            **_LIST,
+            "found": "*i32",
+            "row_list": "*i32",
             "left": "*i32",
             "left_row": "*i32",
             "left_score": "*fp64",
+            "stride": "i32",
             "capacity": "i32",
             "room": "i32",
         },

@@ -5,20 +5,20 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from math import gcd
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matchcut.kernels.codes import CodedRows, code_queries
+from matchcut.kernels.launch.scans import LIMIT, Kind, Scan, scan_for
+from matchcut.kernels.native.shared_library import LEVEL
 from matchcut.kernels.score import rounding, wide_rounding
 
-ROWS = 128  # rows of a tile, as kernels/gpu/score.py has them
-EACH = 16  # rows of a tile of which `sample` shows the best
-FEW, MANY = 16, 64  # queries that share a pass
 MOST = 4096  # the largest k
-LIMIT = 127  # largest code of a query, whose RADIX is twice that
 _SLOTS = (4096, 16384)
 _UP = np.float32(1 + 2.0**-22)
 
@@ -29,59 +29,69 @@ Ints32 = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Questions:
-    """b queries for a pass of `columns`.
+    """b queries for one pass of a scan with its `columns`.
 
     queries: the scan's operand, (parts, columns, width). terms: float32 (5, columns). errors: float32 (b, 3).
-    tail: int32 (b, levels * 64), whole codes. steps: float32 (b, levels). exact: float32 (b, pitch), the queries.
+    tail, steps: of the tail levels, for "prefix" int32 (b, levels * 64), whole codes, and float32 (b, levels), for
+    "all" int8 (2, columns, levels * 64) and float32 (levels, columns). exact: float32 (b, pitch), the queries.
     margin: float32 (b,), how far the exact score may be from the true product, thrice.
     """
 
-    columns: int
+    scan: Scan
     queries: NDArray[np.generic]
     terms: Floats
     errors: Floats
-    tail: Ints32
+    tail: NDArray[np.generic]
     steps: Floats
     exact: Floats
     margin: Floats
 
 
-def coded_questions(queries: Floats, coded: CodedRows, radius: float, pitch: int) -> Questions | None:
+def coded_questions(queries: Floats, coded: CodedRows, radius: float, pitch: int, width: int) -> Questions | None:
     """Queries for int8 codes; None where their norms are beyond what codes.py bounds.
 
     Args:
         queries: (b, dimensions) float32, finite, b <= MANY.
         radius: at least the norm of each row.
         pitch: values of a row on the device, with padding.
+        width: codes of a row on the device, likewise.
     """
     levels = coded.basis.levels
-    columns = FEW if len(queries) <= FEW else MANY
-    asked = code_queries(queries, coded, LIMIT, fine=columns == FEW or levels > 0)
+    scan = scan_for("int8", len(queries), levels)
+    columns = scan.columns
+    asked = code_queries(queries, coded, LIMIT, fine=True)
     if asked is None:
         return None
     arrays = asked.arrays
     count, dense = len(queries), coded.basis.dense
-    operand = np.zeros((asked.parts, columns, dense), np.int8)
-    operand[:, :count] = arrays["dense"].transpose(1, 0, 2)
-    terms = np.zeros((5, columns), np.float32)
-    first = (arrays[name][:, 0] for name in ("step", "spread", "reach", "slack"))
-    terms[:, :count] = np.stack([arrays["base"], *first])
+    operand = np.zeros((asked.parts, columns, width), np.int8)
+    operand[:, :count, :dense] = arrays["dense"].transpose(1, 0, 2)
+    halves: NDArray[Any] = arrays["tail"]
+    steps: NDArray[Any] = arrays["step"][:, 1:]
+    if scan.codes == "all":
+        tail: NDArray[np.generic] = np.zeros((2, columns, levels * LEVEL), np.int8)
+        tail[:, :count] = halves.transpose(2, 0, 1, 3).reshape(2, count, -1)
+        steps = _wide(steps.T, columns)
+    else:
+        tail = (asked.radix * halves[:, :, 0].astype(np.int32) + halves[:, :, 1]).reshape(count, -1)
     spread, slack = arrays["spread"], arrays["slack"]
+    end = levels if scan.codes == "all" else 0
+    share = spread[:, levels] if scan.codes == "all" else arrays["reach"][:, 0]
+    terms = np.stack([arrays["base"], arrays["step"][:, 0], spread[:, 0], share, slack[:, end]])
     errors = np.stack([spread[:, 0], spread[:, levels] * (levels > 0), slack[:, levels]], axis=1)
-    halves = arrays["tail"].astype(np.int32)
     return Questions(
-        columns=columns,
+        scan=scan,
         queries=operand,
-        terms=terms,
+        terms=_wide(terms, columns),
         errors=np.ascontiguousarray(errors, np.float32),
-        tail=(asked.radix * halves[:, :, 0] + halves[:, :, 1]).reshape(count, -1),
-        steps=np.ascontiguousarray(arrays["step"][:, 1:], np.float32),
+        tail=tail,
+        steps=np.ascontiguousarray(steps, np.float32),
         exact=_padded(queries, pitch),
         margin=_margins(queries, radius),
     )
 
 
-def plain_questions(queries: Floats, kind: str, radius: float, pitch: int) -> Questions | None:
+def plain_questions(queries: Floats, kind: Kind, radius: float, pitch: int) -> Questions | None:
     """Queries for rows in bfloat16 or float32; None where float32 could overflow.
 
     What is lost: a bfloat16 is within 2**-9 of a row's value, relatively, and two of them within 2**-17 of a query's;
@@ -89,8 +99,8 @@ def plain_questions(queries: Floats, kind: str, radius: float, pitch: int) -> Qu
     sum |q_i x_i| <= |q| |x|; sums in float32 add score.rounding, twice over as tensor cores may cut off as well.
     """
     count = len(queries)
-    columns = FEW if count <= FEW else MANY
-    parts = 2 if kind == "bf16" and columns == FEW else 1
+    scan = scan_for(kind, count, 0)
+    columns, parts = scan.columns, scan.parts
     norms = _norms(queries) * (1 + 1e-9)
     share = {("bf16", 2): 2.0**-8, ("bf16", 1): 2.0**-7, ("fp32", 1): 2.0**-8}[kind, parts]
     sums = np.array([rounding(parts * pitch, norm * radius) for norm in norms.tolist()])
@@ -113,7 +123,7 @@ def plain_questions(queries: Floats, kind: str, radius: float, pitch: int) -> Qu
     errors = np.zeros((count, 3), np.float32)
     errors[:, 2] = terms[4, :count]
     return Questions(
-        columns=columns,
+        scan=scan,
         queries=operand,
         terms=terms,
         errors=errors,
@@ -124,6 +134,7 @@ def plain_questions(queries: Floats, kind: str, radius: float, pitch: int) -> Qu
     )
 
 
+@functools.cache
 def pairwise(dimensions: int) -> tuple[Ints32, int, int]:
     """How NumPy sums so many values (pairwise_sum of its loops_utils): leaves of at most 128, joined in pairs.
 
@@ -148,9 +159,10 @@ def pairwise(dimensions: int) -> tuple[Ints32, int, int]:
     return np.array(plan, np.int32), dimensions - rest, rest
 
 
-def tiles_of(count: int) -> tuple[int, int]:
+@functools.cache
+def tiles_of(count: int, tile: int) -> tuple[int, int]:
     """Tiles of so many rows, and a step that visits each once, in an order that looks at all of them soon."""
-    tiles = max(1, -(-count // ROWS))
+    tiles = max(1, -(-count // tile))
     hop = max(1, int(tiles * 0.6180339887))
     while gcd(hop, tiles) != 1:
         hop += 1
@@ -188,7 +200,36 @@ def _padded(queries: Floats, pitch: int) -> Floats:
     return padded
 
 
+def _wide(values: NDArray[Any], columns: int) -> Floats:
+    """(m, b) as (m, columns), with zeros for columns without a query."""
+    wide = np.zeros((len(values), columns), np.float32)
+    wide[:, : values.shape[1]] = values
+    return wide
+
+
 def _bf16(values: Floats) -> NDArray[np.uint16]:
     bits = np.ascontiguousarray(values).view(np.uint32)
     rounded: NDArray[np.uint16] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     return rounded
+
+
+def alone(asked: Questions, query: int) -> Questions:
+    """One of the queries, in as many columns, whose kernel it was made for."""
+    at = slice(query, query + 1)
+
+    def first(array: NDArray[Any], axis: int) -> NDArray[Any]:
+        made = np.zeros_like(array)
+        made[(slice(None),) * axis + (0,)] = array[(slice(None),) * axis + (query,)]
+        return made
+
+    joint = asked.scan.codes == "all"
+    return Questions(
+        scan=asked.scan,
+        queries=first(asked.queries, 1),
+        terms=first(asked.terms, 1),
+        errors=asked.errors[at],
+        tail=first(asked.tail, 1) if joint else asked.tail[at],
+        steps=first(asked.steps, 1) if joint else asked.steps[at],
+        exact=asked.exact[at],
+        margin=asked.margin[at],
+    )

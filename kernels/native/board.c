@@ -50,7 +50,7 @@ int board_settle(places *p, board *b) {
         b->leaders[kept++] = b->leaders[at];
         *place = (uint32_t)kept;
     }
-    b->count = kept;
+    b->count = b->settled = kept;
     b->limit = kept + (kept > 64 ? kept : 64);
     if (kept == b->k) board_lift(b, b->leaders[kept - 1].score);
     return 0;

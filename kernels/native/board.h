@@ -11,13 +11,14 @@
 typedef struct {
     double score;
     int64_t group;
-    uint32_t row, query;
+    uint32_t row;
+    uint32_t mark; /* of a ranking: the query; of seeds: whether the row has been looked at */
 } leader;
 
 /* The leaders, and others that wait to be compared with them. */
 typedef struct {
     leader *leaders;
-    size_t count, limit, room;
+    size_t count, settled, limit, room; /* the first `settled` are of groups of their own, best first */
     uint64_t k;
     uint32_t *tau; /* what the k-th reaches */
 } board;

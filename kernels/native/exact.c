@@ -14,7 +14,7 @@ int sieve_product(mc_scan *scan, const originals *of, size_t q, mc_pair *pair) {
     double score = scan->variant->wide(of->queries + q * of->dimensions, of->rows + pair->row * of->dimensions,
                                        of->dimensions);
     pair->upper = above(score + of->margin[q]);
-    return reached(scan, board_of(scan, q), score - of->margin[q], pair->row, q);
+    return reached(scan, board_of(scan, q), score - of->margin[q], pair->row, (uint32_t)q);
 }
 
 void sieve_prefetch(const originals *of, uint32_t row) {

@@ -3,6 +3,8 @@
 
 #include "sieve.h"
 
+#define GROUPED 2 /* levels that are read before pairs are compared with the best of their own group */
+
 void mc_close(mc_scan *scan) {
     if (!scan) return;
     for (size_t q = 0; scan->sieves && q < scan->queries.count; ++q) {
@@ -58,12 +60,17 @@ int sieve_refilter(mc_scan *scan, size_t q) {
     sieve *s = scan->sieves + q;
     board *b = board_of(scan, q);
     size_t kept = 0;
+    /* Groups lie far away in memory: where many pairs are left, and tails to read, most can go without. */
+    int own_group = s->state != READING || s->level >= GROUPED || s->level == scan->codes.levels;
     if (board_settle(&scan->places, b)) return -1;
     float floor = board_tau(b);
     for (size_t at = 0; at < s->count; ++at) {
-        if (at + 24 < s->count && s->pairs[at + 24].upper >= floor)
-            __builtin_prefetch(scan->groups + s->pairs[at + 24].row);
         if (!(s->pairs[at].upper >= floor)) continue;
+        if (!own_group) {
+            s->pairs[kept++] = s->pairs[at];
+            continue;
+        }
+        if (at + 24 < s->count) __builtin_prefetch(scan->groups + s->pairs[at + 24].row);
         uint32_t own = *board_place(&scan->places, b, scan->groups[s->pairs[at].row]);
         if (!own || s->pairs[at].upper >= b->leaders[own - 1].score) s->pairs[kept++] = s->pairs[at];
     }

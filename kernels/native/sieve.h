@@ -14,6 +14,7 @@ typedef struct {
     size_t count, room;
     board seeds; /* the best groups by the dense part alone: worth a full look at once, as they may lift tau */
     uint32_t seed_tau;
+    size_t fresh; /* seeds that came since those before were looked at */
     uint32_t level;
     size_t at, kept; /* how far the step under way has come */
     enum { READING, NARROWING, DONE } state;
@@ -40,14 +41,15 @@ struct mc_scan {
     mc_counts counts;
     originals originals; /* see mc_originals */
     uint32_t most_direct;
-    int looked; /* whether mc_tail has looked at the seeds */
+    int sampled; /* whether mc_dense has looked at a few rows from everywhere */
+    int looked;  /* whether mc_tail has looked at the seeds */
 };
 
 /* exact.c: a pair's float64 product: what its group reaches at least, and what the pair cannot exceed. */
 int sieve_product(mc_scan *scan, const originals *of, size_t q, mc_pair *pair);
 void sieve_prefetch(const originals *of, uint32_t row);
-/* tail.c: a look at all of a pair's codes, unless it turns out that it cannot win: notes what it reaches at least. */
-int sieve_look(mc_scan *scan, size_t q, mc_pair pair);
+/* tail.c: looks at all codes of the seeds that it has not looked at: notes what those reach at least. */
+int sieve_look(mc_scan *scan, size_t q);
 /* search.c: drops what can reach neither tau nor the best of its own group. */
 int sieve_refilter(mc_scan *scan, size_t q);
 /* search.c: makes room for more pairs. */
@@ -64,9 +66,9 @@ static inline int sieve_keep(sieve *s, mc_pair pair) {
 }
 
 /* What a row's group reaches at least. Its group is only looked up, far away in memory, if that is news. */
-static inline int reached(mc_scan *scan, board *b, double score, uint32_t row, size_t query) {
+static inline int reached(mc_scan *scan, board *b, double score, uint32_t row, uint32_t mark) {
     if (score < (double)board_tau(b)) return 0; /* not NaN: 0 bits of tau, as yet nothing, read as one */
-    return board_add(&scan->places, b, (leader){score, scan->groups[row], row, (uint32_t)query});
+    return board_add(&scan->places, b, (leader){score, scan->groups[row], row, mark});
 }
 
 #endif

@@ -24,17 +24,23 @@ static float tail_of(const mc_scan *scan, uint32_t row) {
     return tail;
 }
 
-int sieve_look(mc_scan *scan, size_t q, mc_pair pair) {
+static void prefetch_first(const mc_scan *scan, uint32_t row) {
+    const uint8_t *pieces = scan->codes.chunks[row / MC_CHUNK] + (size_t)(row % MC_CHUNK) * MC_LEVEL;
+    __builtin_prefetch(record_of(scan, row));
+    __builtin_prefetch(scan->groups + row);
+    for (uint32_t level = 0; level < scan->codes.levels && level < AHEAD; ++level)
+        __builtin_prefetch(pieces + mc_tail_offset(scan->codes.dense, level));
+}
+
+/* A look at all of a row's codes, unless it turns out that it cannot win: notes what it reaches at least. */
+static int look(mc_scan *scan, size_t q, uint32_t row, double part) {
     uint32_t levels = scan->codes.levels, stride = levels + 1;
     const mc_queries *of = &scan->queries;
     board *b = board_of(scan, q);
-    float dense, tail, floor = board_tau(b);
-    double part = pair.part;
-    const uint8_t *pieces = scan->codes.chunks[pair.row / MC_CHUNK] + (size_t)(pair.row % MC_CHUNK) * MC_LEVEL;
-    const uint8_t *record = record_of(scan, pair.row);
-    __builtin_prefetch(record);
-    for (uint32_t level = 0; level < levels && level < AHEAD; ++level)
-        __builtin_prefetch(pieces + mc_tail_offset(scan->codes.dense, level));
+    float dense, tail, beyond = tail_of(scan, row), floor = board_tau(b);
+    mc_pair pair = {.row = row};
+    const uint8_t *pieces = scan->codes.chunks[row / MC_CHUNK] + (size_t)(row % MC_CHUNK) * MC_LEVEL;
+    const uint8_t *record = record_of(scan, row);
     scales_of(record, &dense, &tail);
     for (uint32_t level = 0; level < levels; ++level) {
         if (level + AHEAD < levels) __builtin_prefetch(pieces + mc_tail_offset(scan->codes.dense, level + AHEAD));
@@ -46,12 +52,27 @@ int sieve_look(mc_scan *scan, size_t q, mc_pair pair) {
         ++scan->counts.pieces;
         part += (double)tail * of->step[place] * dot;
         float known = dense * of->spread[q * stride] + tail * of->spread[place] + of->slack[place];
-        float rest = pair.tail * (float)record[8 + level] * of->reach[place] / 255.0f;
+        float rest = beyond * (float)record[8 + level] * of->reach[place] / 255.0f;
         if ((float)part + known + rest < floor) return 0;
     }
     part -= (double)dense * of->spread[q * stride] + (double)tail * of->spread[q * stride + levels] +
             of->slack[q * stride + levels];
-    return reached(scan, b, part, pair.row, q);
+    return reached(scan, b, part, row, (uint32_t)q);
+}
+
+int sieve_look(mc_scan *scan, size_t q) {
+    board *seeds = &scan->sieves[q].seeds;
+    if (board_settle(&scan->places, seeds)) return -1;
+    scan->sieves[q].fresh = 0;
+    for (size_t at = 0; at < seeds->count; ++at)
+        if (!seeds->leaders[at].mark) prefetch_first(scan, seeds->leaders[at].row);
+    for (size_t at = 0; at < seeds->count; ++at) {
+        if (seeds->leaders[at].mark) continue;
+        seeds->leaders[at].mark = 1;
+        if (look(scan, q, seeds->leaders[at].row, seeds->leaders[at].score)) return -1;
+    }
+    board *b = board_of(scan, q);
+    return b->count - b->settled > b->k / 8 ? board_settle(&scan->places, b) : 0;
 }
 
 static size_t few(const mc_scan *scan, size_t q) {
@@ -91,15 +112,8 @@ static void read_on(mc_scan *scan, size_t q, size_t count) {
 /* Looks at the best groups by the dense part, now that all rows have been seen, and has float64 say what those reach
  * that lead by their codes: tau is then nearly what it is in the end. */
 static int look_at_seeds(mc_scan *scan) {
-    for (size_t q = 0; q < scan->queries.count; ++q) {
-        board *seeds = &scan->sieves[q].seeds;
-        if (board_settle(&scan->places, seeds)) return -1;
-        for (size_t at = 0; at < seeds->count; ++at) {
-            mc_pair pair = {.row = seeds->leaders[at].row, .part = (float)seeds->leaders[at].score};
-            pair.tail = tail_of(scan, pair.row);
-            if (sieve_look(scan, q, pair)) return -1;
-        }
-    }
+    for (size_t q = 0; q < scan->queries.count; ++q)
+        if (sieve_look(scan, q)) return -1;
     for (size_t of = 0; scan->originals.rows && of < scan->boards_count; ++of) {
         board *b = scan->boards + of;
         if (b->k > MANY) continue;
@@ -107,7 +121,7 @@ static int look_at_seeds(mc_scan *scan) {
         for (size_t at = 0, count = b->count; at < count; ++at) {
             mc_pair pair = {.row = b->leaders[at].row};
             if (at + 1 < count) sieve_prefetch(&scan->originals, b->leaders[at + 1].row);
-            if (sieve_product(scan, &scan->originals, b->leaders[at].query, &pair)) return -1;
+            if (sieve_product(scan, &scan->originals, b->leaders[at].mark, &pair)) return -1;
         }
         if (board_settle(&scan->places, b)) return -1;
     }

@@ -4,7 +4,7 @@ contract.py says what it promises, local.py keeps the promise on one machine:
 
     put / update / remove -> changes -> writer (one thread, one commit for many) -> store (SQLite) -> memory (shelves)
     view / get / page / known <------------------------------------------------------------------ memory
-                                                 coder (one thread, codes for the native scan) <-> memory
+                                                 coder (one thread, codes for the scan) <-> memory
 
 The store is the record, the memory what every read is answered from; a change is in memory only once it is durable.
 Codes only make rankings faster: they are in memory alone, made anew at each start, and may be missing.

@@ -1,4 +1,4 @@
-"""One thread that codes vectors for the native scan, and codes them anew when they have outgrown what was chosen."""
+"""One thread that codes vectors for the scan, and codes them anew when they have outgrown what was chosen."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ class Coding(Protocol):
         """See Device.copied."""
         ...
 
+    def prepare(self, rows: Floats, coded: CodedRows) -> None:
+        """See Device.prepare."""
+        ...
+
 
 class Coder:
     """Makes codes while readers are answered and changes are made; a shelf without them is ranked more slowly.
@@ -43,7 +47,7 @@ class Coder:
     Args:
         memory: whose shelves are coded.
         lock: over the memory.
-        coding: makes codes.
+        coding: makes codes, and brings them to where they are searched.
         least: rows that a shelf has to have.
     """
 
@@ -108,6 +112,8 @@ class Coder:
             for start in range(len(codes), len(rows), _BLOCK):
                 self._check()
                 codes.extend(rows[start : start + _BLOCK])
+            self._check()
+            self._coding.prepare(rows, codes.view())  # now, so that no request pays for it
             with self._lock:
                 if not self._memory.holds(*place, shelf):
                     return

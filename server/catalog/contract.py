@@ -35,7 +35,7 @@ class Stored:
 class Sizes:
     """How much a catalogue holds, all tenants together.
 
-    segments: of items that are there. coded: those of them that the native scan can rank. unplanned: rows that were
+    segments: of items that are there. coded: those of them that the scan can rank. unplanned: rows that were
     coded in a way that had been chosen before they came; where they are many, a scan may rule out less.
     """
 

@@ -10,12 +10,14 @@ from matchcut.server.commands.output import console, print_json, table
 NAME = "doctor"
 SUMMARY = "say whether serving would work here, and with what"
 DESCRIPTION = """\
-Looks at this machine as `matchcut serve` with the same options would: which scan ranks and why the others do not,
-which engines there are, whether video can be decoded, and whether the folders can be written to. Changes nothing.
+Looks at this machine as `matchcut serve` with the same options would: which device computes, which scan ranks and why
+the others do not, which engines there are, whether video can be decoded, and whether the folders can be written to.
+Changes nothing.
 Exit code 0: serving would work; 1: it would not, and the lines marked "broken" say why."""
 EXAMPLES = """\
 examples:
   matchcut doctor
+  matchcut doctor --device cuda
   matchcut doctor --scan avx2 --data /srv/matchcut
   matchcut doctor --json
 """
@@ -23,7 +25,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds those options of config.py that decide what serving needs."""
-    config.add_flags(parser, only=("scan", "scan_threads", "engine", "encoder", "data", "cache"))
+    config.add_flags(parser, only=("device", "scan", "scan_threads", "engine", "encoder", "data", "cache"))
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
 
 

@@ -30,8 +30,10 @@ from matchcut.kernels.basis import Basis
 from matchcut.kernels.bench.synthetic import Source, structured, unstructured
 from matchcut.kernels.codes import Codes
 from matchcut.kernels.cuda.home import Cuda
-from matchcut.kernels.cuda.ranking import Task, rank
+from matchcut.kernels.cuda.one_pass import Task
+from matchcut.kernels.cuda.ranking import rank
 from matchcut.kernels.native.shared_library import Absent, load
+from matchcut.kernels.plan import GPU, choose
 
 BATCHES = (1, 8, 64, 512)
 SPECTRUM = Path(__file__).parent / "data" / "spectrum.csv"
@@ -101,51 +103,48 @@ class Ranking:
         )
 
     def device(self, queries: NDArray[np.float32], k: int, eligible: NDArray[np.bool_] | None) -> float:
-        """Seconds between the first launch and the last of all passes; each pass ends with a download."""
-        home, spent = self.home, 0.0
+        """Seconds from the first launch to the end of the last pass, the queries' coding apart."""
+        home, started = self.home, False
         with home.context.lane() as lane:
             resident = home._mirror(self.coded).resident(lane, self.rows, self.coded)
-            mask = resident.ones if eligible is None else home._uploaded(lane, eligible, np.uint8)
-            groups = home._uploaded(lane, self.groups, np.int32)
-            task = Task(resident, mask, groups, k, None)
-            for start in range(0, len(queries), 64):
-                asked = home._questions(queries[start : start + 64], self.coded, resident)
-                assert asked is not None
-                before, after = lane.launch, lane.mark
-                state = {"first": True}
+            mask = resident.ones if eligible is None else home._uploaded(lane, eligible, np.uint8).buffer
+            groups = home._uploaded(lane, self.groups, np.int32).buffer
+            asked = list(home._asked(queries, self.coded, resident, None))
+            inner = lane.launch, lane.download
 
-                def launch(name: str, grid: tuple[int, ...], *arguments: Any, state=state, before=before) -> None:
-                    if state["first"]:
-                        after("start")
-                        state["first"] = False
-                    before(name, grid, *arguments)
+            def launch(name: str, grid: tuple[int, ...], *arguments: Any) -> None:
+                nonlocal started
+                if not started:
+                    lane.mark("start")
+                    started = True
+                inner[0](name, grid, *arguments)
 
-                def download(*arguments: Any, inner=lane.download) -> Any:
-                    after("end")
-                    return inner(*arguments)
+            def download(*arguments: Any) -> Any:
+                lane.mark("end")
+                return inner[1](*arguments)
 
-                proxy = Proxy(lane, launch, download)
-                rank(proxy, task, [asked], self.groups)  # type: ignore[arg-type]
-                spent += sum(lane.times().values())
-        return spent
+            watched: Any = Proxy(lane, launch, download)
+            rank(watched, Task(resident, mask, groups, k, None), asked, self.groups)
+            return sum(lane.times().values())
 
     def stages(self, queries: NDArray[np.float32], k: int) -> dict[str, float]:
         """Seconds of each kernel, one pass, with an event after each."""
         home = self.home
         with home.context.lane() as lane:
             resident = home._mirror(self.coded).resident(lane, self.rows, self.coded)
-            groups = home._uploaded(lane, self.groups, np.int32)
-            task = Task(resident, resident.ones, groups, k, None)
-            asked = home._questions(queries, self.coded, resident)
-            assert asked is not None
+            groups = home._uploaded(lane, self.groups, np.int32).buffer
+            asked = list(home._asked(queries, self.coded, resident, None))
             inner = lane.launch
             lane.mark("start")
 
             def launch(name: str, grid: tuple[int, ...], *arguments: Any) -> None:
+                if name.startswith("sample"):
+                    lane.mark("before")
                 inner(name, grid, *arguments)
                 lane.mark(name)
 
-            rank(Proxy(lane, launch, lane.download), task, [asked], self.groups)  # type: ignore[arg-type]
+            watched: Any = Proxy(lane, launch, lane.download)
+            rank(watched, Task(resident, resident.ones, groups, k, None), asked, self.groups)
             return lane.times()
 
 
@@ -205,7 +204,7 @@ def right(found: list[topk.Ranked], queries: NDArray[np.float32], on_gpu: Any, e
         parts.append(wide @ on_gpu[start : start + 131072].double().T)
     scores = torch.cat(parts, dim=1)
     if eligible is not None:
-        scores[:, ~torch.from_numpy(eligible).cuda()] = -torch.inf
+        scores[:, torch.from_numpy(~eligible).cuda()] = -torch.inf
     best, ids = torch.topk(scores, k, dim=1)
     for at, one in enumerate(found):
         assert len(one) == k, (len(one), k)
@@ -247,9 +246,7 @@ def main() -> None:
         rows = np.empty((n, d), np.float32)
         source.fill(rows, 0)
         made = time.perf_counter() - began
-        from matchcut.kernels.plan import choose
-
-        basis = Basis.plain(d) if structure == "random" else choose(rows)
+        basis = Basis.plain(d) if structure == "random" else choose(rows, prices=GPU)
         codes = Codes(basis, library)
         codes.reserve(n)
         began = time.perf_counter()
@@ -322,7 +319,7 @@ def main() -> None:
                         figure["survivors"] = int(np.mean([one.survivors for one in found]))
                         figure["rescored"] = int(np.mean([one.rescored for one in found]))
                     figures.append(figure)
-                    print({key: figure[key] for key in list(figure)[6:]}, flush=True)
+                    print(*[f"{figure[key]}" for key in list(figure)[6:] if key in figure], flush=True)
             print("stages of int8, us:", {
                 name: round(s * 1e6, 1) for name, s in homes["int8"].stages(next(fresh(source, min(64, batch), d)), k).items()
             })

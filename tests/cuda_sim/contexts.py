@@ -53,9 +53,8 @@ def simulated_context(
             assert (entry.arguments, entry.warps, entry.aligned, dict(entry.constants)) == (
                 *(tuple(kernel.arguments.items()), kernel.warps, kernel.aligned, dict(kernel.constants)),
             ), f"{kernel.name} was compiled from another source: run ./build.sh kernels"
-            binary = manifest.entry(kernel.name).binary(capability)
             run = (stand_ins or {}).get(kernel.name) or functools.partial(_interpret, kernel)
-            simulation.programs[binary.entry] = Program(kernel, binary.shared, run)
+            simulation.programs[kernel.name] = Program(kernel, entry.binary(capability), run)
         context = Context.open(manifest=manifest, lanes=lanes)
         try:
             yield context
@@ -94,7 +93,7 @@ def write_manifest(
         for target in targets:
             if int(target.removeprefix("ptx")) < kernel.oldest:
                 continue
-            code = _ptx(target) if target.startswith("ptx") else _cubin(int(target))
+            code = _ptx(target, kernel.name) if target.startswith("ptx") else _cubin(int(target), kernel.name)
             name = f"{target}-{kernel.name}"
             (folder / name).write_bytes(code)
             made[target] = {
@@ -120,15 +119,16 @@ def write_manifest(
     return path
 
 
-def _cubin(capability: int) -> bytes:
-    """The head of an ELF file for CUDA: what the simulation looks at."""
+def _cubin(capability: int, name: str) -> bytes:
+    """The head of an ELF file for CUDA, which is what the simulation looks at, and a name to tell it from others."""
     specific = 0x800 if capability >= 90 else 0
+    end = 64 + len(name.encode())
     head = b"\x7fELF\x02\x01\x01\x33" + bytes(8)
-    return head + struct.pack("<HHIQQQI", 2, 190, 1, 0, 0, 0, capability | specific) + bytes(12)
+    return head + struct.pack("<HHIQQQI", 2, 190, 1, 0, 0, end, capability | specific) + bytes(12) + name.encode()
 
 
-def _ptx(target: str) -> bytes:
-    return f".version 8.0\n.target sm_{target.removeprefix('ptx')}\n.address_size 64\n".encode()
+def _ptx(target: str, name: str) -> bytes:
+    return f"// {name}\n.version 8.0\n.target sm_{target.removeprefix('ptx')}\n.address_size 64\n".encode()
 
 
 def _interpret(kernel: Kernel, grid: tuple[int, ...], *arguments: Any) -> None:

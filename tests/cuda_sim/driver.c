@@ -7,21 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define API __attribute__((visibility("default"))) int
-#define READY                        \
-  do {                               \
-    int code = ready();              \
-    if (code) return code;           \
-  } while (0)
 #define DEEPEST 16
-#define LARGEST_SHARED (227 << 10)
 
 struct settings settings = {.capability = 90, .driver = 13000, .devices = 1, .memory = 1 << 30};
 struct counts counts;
 launched callback;
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-static struct function *functions;
 static struct stream first;
 static _Thread_local int depth;
 
@@ -151,7 +143,7 @@ API cuMemFreeHost(void *pointer) {
   return release(1, pointer);
 }
 
-static struct stream *of(void *stream) { return stream ? stream : streams; }
+struct stream *of(void *stream) { return stream ? stream : streams; }
 
 API cuMemcpyHtoDAsync_v2(address target, const void *source, size_t size, void *stream) {
   READY;
@@ -256,72 +248,4 @@ API cuEventElapsedTime_v2(float *milliseconds, void *start, void *end) {
   if (!from->recorded || !to->recorded) return INVALID_HANDLE;
   if (from->pending || to->pending) return NOT_READY;
   return *milliseconds = (float)(to->time - from->time), SUCCESS;
-}
-
-/* ---- kernels ---- */
-
-/* Whether the device runs code for `arch`; specific: sm_90a and the like. */
-static int runs(int arch, int specific) {
-  int embedded = settings.capability == 87 || arch == 87;
-  if (arch == settings.capability) return 1;
-  return !specific && !embedded && arch / 10 == settings.capability / 10 && arch < settings.capability;
-}
-
-API cuModuleLoadDataEx(void **module, const void *image, unsigned options, void *names, void *values) {
-  READY;
-  (void)options, (void)names, (void)values;
-  const uint8_t *bytes = image;
-  if (!memcmp(bytes, "\177ELF", 4)) {
-    uint32_t flags;
-    memcpy(&flags, bytes + 48, sizeof flags);
-    int newer = bytes[7] == 0x41; /* the layout of the flags since CUDA 13, and of sm_100 and up before */
-    if (bytes[18] != 190) return INVALID_IMAGE;
-    if (!runs((int)(newer ? flags >> 8 & 0xff : flags & 0xff), (int)(newer ? flags & 8 : flags & 0x800)))
-      return NO_BINARY;
-  } else {
-    const char *target = strstr(image, ".target sm_");
-    if (!strstr(image, ".version") || !target) return INVALID_IMAGE;
-    if (atoi(target + strlen(".target sm_")) > settings.capability) return NO_BINARY;
-  }
-  counts.modules++, counts.loads++;
-  return *module = (void *)image, SUCCESS;
-}
-API cuModuleUnload(void *module) {
-  READY;
-  (void)module;
-  return counts.modules--, SUCCESS;
-}
-API cuModuleGetFunction(void **made, void *module, const char *name) {
-  READY;
-  (void)module;
-  if (callback(2, name, NULL, NULL, 0, 0, NULL, 0)) return NOT_FOUND;
-  struct function *function = calloc(1, sizeof *function);
-  snprintf(function->entry, sizeof function->entry, "%s", name);
-  function->largest = 48 << 10;
-  function->next = functions;
-  functions = function;
-  return *made = function, SUCCESS;
-}
-API cuFuncSetAttribute(void *function, int attribute, int value) {
-  READY;
-  if (attribute != 8 || value > LARGEST_SHARED) return INVALID_VALUE;
-  return ((struct function *)function)->largest = value, SUCCESS;
-}
-API cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
-                   unsigned block_y, unsigned block_z, unsigned shared, void *stream, void **parameters, void **extra) {
-  READY;
-  if (settings.fail_launch > 0 && --settings.fail_launch == 0) {
-    if (settings.launch_code == REFUSED) return REFUSED;
-    settings.lost = settings.launch_code;
-    return settings.launch_deferred ? SUCCESS : settings.lost;
-  }
-  if (parameters || !extra || extra[0] != (void *)1 || extra[2] != (void *)2) return misuse("parameters not in a buffer");
-  struct function *launched = function;
-  size_t size = *(size_t *)extra[3];
-  struct operation operation = {LAUNCH, .size = size, .function = launched, .shared = shared,
-                                .grid = {grid_x, grid_y, grid_z}, .block = {block_x, block_y, block_z}};
-  int code = callback(0, launched->entry, operation.grid, operation.block, shared, launched->largest, extra[1], size);
-  if (code) return code;
-  operation.source = memcpy(malloc(size + 1), extra[1], size);
-  return submit(of(stream), operation);
 }

@@ -6,6 +6,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define API __attribute__((visibility("default"))) int
+#define READY                        \
+  do {                               \
+    int code = ready();              \
+    if (code) return code;           \
+  } while (0)
+#define LARGEST_SHARED (227 << 10)
+
 enum {
   SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_IMAGE = 200,
   INVALID_CONTEXT = 201, NO_BINARY = 209, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, REFUSED = 701,
@@ -21,8 +29,13 @@ struct block {
   struct block *next;
 };
 
+struct module {
+  uint8_t *image;
+  size_t size;
+};
+
 struct function {
-  char entry[256];
+  int program; /* as the callback numbered it */
   int largest; /* MAX_DYNAMIC_SHARED_SIZE_BYTES */
   struct function *next;
 };
@@ -51,9 +64,10 @@ struct stream {
   struct stream *next;
 };
 
-/* phase 0: may it be launched, 1: run it. Returns an error code. */
-typedef int (*launched)(int phase, const char *entry, const unsigned *grid, const unsigned *block, unsigned shared,
-                        int largest, const void *arguments, size_t size);
+/* phase 0: may it be launched, 1: run it; returns an error code. 2: which program is the function `entry` of the file
+   in `data`; returns its number, 0 where there is none. */
+typedef int (*launched)(int phase, int program, const char *entry, const unsigned *grid, const unsigned *block,
+                        unsigned shared, int largest, const void *data, size_t size);
 
 /* What a test sets; see simulation.py. Counts that inject a failure: the n-th call from now, 0 is never. */
 struct settings {
@@ -83,6 +97,7 @@ void sweep(int all);                       /* frees what has been released; all:
 struct block *around(const void *data, size_t size, int pinned); /* the block that all of these bytes lie in */
 int drain(struct stream *stream);          /* does its work, or waits for the thread that does */
 int submit(struct stream *stream, struct operation operation);
+struct stream *of(void *stream);           /* a handle's stream; 0 is the default one */
 extern struct stream *streams;             /* all; a null stream stands for the first one, which always is there */
 
 #endif

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import hashlib
 import struct
 import threading
 import traceback
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cuda_sim.build import built
+from matchcut.kernels.cuda.manifest import Binary
 from matchcut.kernels.gpu.spec import Kernel
 
 StandIn = Callable[..., None]
@@ -52,10 +54,10 @@ class Counts(Structure):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A kernel that can be launched. shared: bytes it has to be launched with; run: what it does."""
+    """A kernel that can be launched. binary: the file that has to be loaded for it. run: what it does."""
 
     kernel: Kernel
-    shared: int
+    binary: Binary
     run: Callable[..., None]
 
 
@@ -73,8 +75,8 @@ class Launch:
 class Simulation:
     """The simulated driver of this process; `load` gives the one that there is.
 
-    settings: may be changed at any time, see driver.h. counts: what it counted since `reset`. programs: by the name of
-    their entry. launches: all since `reset`. problems: what was wrong with a launch, or went wrong in a kernel.
+    settings: may be changed at any time, see driver.h. counts: what it counted since `reset`. programs: by their
+    kernel's name. launches: all since `reset`. problems: what was wrong with a launch, or went wrong in a kernel.
     """
 
     settings: Any
@@ -90,11 +92,12 @@ class Simulation:
         self.settings = self.library.matchcut_simulation_settings().contents
         self.counts = self.library.matchcut_simulation_counts().contents
         self.programs: dict[str, Program] = {}
+        self._numbers: list[str] = []  # the names of those that were found in a file
         self.launches: list[Launch] = []
         self.problems: list[BaseException] = []
         self._interpreter = threading.Lock()  # Triton's has global state
         threes = POINTER(c_uint)
-        kind = CFUNCTYPE(c_int, c_int, c_char_p, threes, threes, c_uint, c_int, c_void_p, c_size_t)
+        kind = CFUNCTYPE(c_int, c_int, c_int, c_char_p, threes, threes, c_uint, c_int, c_void_p, c_size_t)
         self._callback = kind(self._called)  # kept, as C keeps only its address
         self.library.matchcut_simulation_callback(self._callback)
 
@@ -106,6 +109,7 @@ class Simulation:
         self.settings.capability, self.settings.driver, self.settings.devices = capability, 13000, 1
         self.settings.memory = memory
         self.programs.clear()
+        self._numbers.clear()
         self.launches.clear()
         self.problems.clear()
 
@@ -127,14 +131,23 @@ class Simulation:
         self.settings.broken_pop, self.settings.lost = broken_pop, code
 
     def _called(
-        self, phase: int, entry: bytes, grid: Any, block: Any, shared: int, largest: int, packed: int, size: int
+        self,
+        phase: int,
+        number: int,
+        entry: bytes,
+        grid: Any,
+        block: Any,
+        shared: int,
+        largest: int,
+        data: int,
+        size: int,
     ) -> int:
         """launched of driver.h. ctypes would swallow what is raised here: it is kept for the test."""
         try:
-            program = self.programs.get(entry.decode())
-            if program is None or phase == _FIND:
-                return int(program is None)
-            values = _unpacked(program.kernel, ctypes.string_at(packed, size))
+            if phase == _FIND:
+                return self._find(entry.decode(), hashlib.sha256(ctypes.string_at(data, size)).hexdigest())
+            program = self.programs[self._numbers[number - 1]]
+            values = _unpacked(program.kernel, ctypes.string_at(data, size))
             if phase == _CHECK:
                 launch = Launch(program.kernel.name, tuple(grid[:3]), tuple(block[:3]), shared, values)
                 self._check(program, launch, largest)
@@ -150,11 +163,19 @@ class Simulation:
             return 1 if phase == _CHECK else 719
         return 0
 
+    def _find(self, entry: str, sha256: str) -> int:
+        """Names of functions are not unique among files, so the file decides."""
+        for name, program in self.programs.items():
+            if (program.binary.entry, program.binary.sha256) == (entry, sha256):
+                self._numbers.append(name)
+                return len(self._numbers)
+        return 0
+
     def _check(self, program: Program, launch: Launch, largest: int) -> None:
         """What cuLaunchKernel cannot see and a GPU would not forgive."""
         kernel = program.kernel
         assert launch.block == (32 * kernel.warps, 1, 1), f"{kernel.name}: a block of {launch.block}"
-        assert launch.shared == program.shared, f"{kernel.name}: {launch.shared} bytes of shared memory"
+        assert launch.shared == program.binary.shared, f"{kernel.name}: {launch.shared} bytes of shared memory"
         assert launch.shared <= largest, f"{kernel.name}: {launch.shared} bytes of shared memory, {largest} allowed"
         assert launch.values[-2:] == (0, 0), f"{kernel.name}: scratch memory that it does not use"
         for (name, kind), value in zip(kernel.arguments.items(), launch.values, strict=False):

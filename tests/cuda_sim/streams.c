@@ -20,7 +20,7 @@ static int execute(struct operation *operation) {
       for (size_t at = 0; at < operation->size / 4; at++) ((uint32_t *)operation->target)[at] = operation->value;
       break;
     case LAUNCH:
-      return callback(1, operation->function->entry, operation->grid, operation->block, operation->shared,
+      return callback(1, operation->function->program, NULL, operation->grid, operation->block, operation->shared,
                       operation->function->largest, operation->source, operation->size);
     case RECORD:
     case WAIT: break;

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from matchcut.kernels import device as devices
+from matchcut.kernels import cpu
 from matchcut.kernels.codes import CodedRows
-from matchcut.kernels.device import Cpu, Device, cores, open_device
+from matchcut.kernels.cuda import opening, probe
+from matchcut.kernels.cuda.errors import CudaAbsent
+from matchcut.kernels.cuda.home import Cuda
+from matchcut.kernels.cuda.manifest import Manifest
+from matchcut.kernels.device import GPU_SCANS, Cpu, Device, NoDevice, cores, open_device, pick
 from matchcut.kernels.native.shared_library import Absent, Library, Variant, load
-from matchcut.kernels.pool import pool
+from matchcut.kernels.pool import attend, pool
+from matchcut.kernels.pooling import Attention, Max
 from matchcut.kernels.preprocess import preprocess
 from matchcut.kernels.topk import search
+from support.colours import yuv
+from support.interpreted import Interpreted
 
+ABSENT = probe.Absent("there is no NVIDIA driver")
+GPU = probe.Gpu(0, "a GPU", 90, 80 << 30, 132)
+FOUND = probe.Found(13000, (GPU, replace(GPU, ordinal=1)))
 Floats = NDArray[np.float32]
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the machine has."""
+    monkeypatch.setattr(opening, "probe", lambda: ABSENT)
+    monkeypatch.setattr(opening, "_has_driver", lambda: False)
 
 
 def native() -> Library:
@@ -51,12 +72,19 @@ def test_runs_the_ops(name: str) -> None:
     np.testing.assert_array_equal(
         device.preprocess(frames, [1, 2, 3], [4, 5, 6], "NHWC"), preprocess(frames, [1, 2, 3], [4, 5, 6], "NHWC")
     )
+    small = device.preprocess(yuv(1, 4, 4), [1, 2, 3], [4, 5, 6], "NCHW", size=(2, 2), dtype="float16")
+    assert small.shape == (1, 3, 2, 2)
+    assert small.dtype == np.float16
     np.testing.assert_array_equal(device.pool(vectors, offsets), pool(vectors, offsets))
+    np.testing.assert_array_equal(device.pool(vectors, offsets, kind=Max()), pool(vectors, offsets, kind=Max()))
+    kind = Attention(np.ones(3, np.float32))
+    np.testing.assert_array_equal(device.attend(vectors, offsets, kind)[1], attend(vectors, offsets, kind)[1])
     calls: list[int] = []
     found = device.search(vectors[:1], vectors, groups=groups, k=3, minimum=0.1, check=lambda: calls.append(1))
     assert calls
     assert list(found) == list(search(vectors[:1], vectors, groups=groups, k=3, minimum=0.1))
     assert found.variant == "cpu-numpy"
+    assert device.failure(MemoryError()) is None
     device.close()
 
 
@@ -134,7 +162,7 @@ def test_coding_can_be_given_up() -> None:
 
 
 def test_without_the_library_numpy_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "load", lambda: Absent("it was not built"))
+    monkeypatch.setattr(cpu, "load", lambda: Absent("it was not built"))
     device = open_device()
     assert device.scan == "cpu-numpy"
     assert device.coding(unit_rows(2000, 70)) is None
@@ -145,7 +173,7 @@ def test_without_the_library_numpy_ranks(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_scan_that_cannot_run_here_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     lacking = replace(native(), variants=(Variant(0, "amx", 127, "the processor is too old"), *native().variants[1:]))
-    monkeypatch.setattr(devices, "load", lambda: lacking)
+    monkeypatch.setattr(cpu, "load", lambda: lacking)
     with pytest.raises(ValueError, match="amx: the processor is too old"):
         open_device(scan="amx")
     assert open_device().scan != "cpu-amx"
@@ -166,5 +194,130 @@ def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_unknown_device_is_told_the_choices() -> None:
-    with pytest.raises(ValueError, match="no device 'tpu'; choose one of 'auto', 'cpu'"):
-        open_device("tpu")
+    for name in ("tpu", "cuda:", "cuda:-1", "cuda:1x", ""):
+        with pytest.raises(NoDevice, match=f"no device '{name}'; choose one of 'auto', 'cpu', 'cuda', 'cuda:N'"):
+            open_device(name)
+
+
+@pytest.mark.parametrize("scan", ["auto", "numpy"])
+@pytest.mark.parametrize("with_codes", [True, False])
+def test_each_query_may_have_a_ranking_of_its_own(scan: str, with_codes: bool) -> None:
+    device, rows = open_device("cpu", scan=scan, threads=1), unit_rows(2000, 70)
+    groups, eligible = np.arange(2000) // 3, np.arange(2000) % 5 > 0
+    queries = unit_rows(4, 70, seed=1)
+    codes = coded(open_device("cpu", threads=1), rows) if with_codes else None
+    lists = [np.empty(0, np.int64), np.arange(300), np.empty(0, np.int64), np.arange(900)]
+    for excluded in (None, lists):
+        options: dict[str, Any] = {"groups": groups, "k": 6, "minimum": 0.1}
+        found = device.search_each(queries, rows, eligible=eligible, excluded=excluded, coded=codes, **options)
+        for at, one in enumerate(found):
+            left = eligible if excluded is None else eligible & ~np.isin(groups, excluded[at])
+            assert list(one) == list(search(queries[at : at + 1], rows, eligible=left, **options))
+            assert one.variant == (device.scan if with_codes else "cpu-numpy")
+    assert not len(found[3])
+    everything = device.search_each(queries[:1], rows, excluded=[np.arange(300)], coded=codes, groups=groups, k=1)
+    assert everything[0].groups[0] >= 300
+    with pytest.raises(ValueError, match="4 queries need as many lists of excluded groups, not 1"):
+        device.search_each(queries, rows, groups=groups, k=1, excluded=[groups])
+
+
+# ---- which device ----
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> list[Interpreted]:
+    """A driver that sees two GPUs, each of which is the interpreter; all that are opened."""
+    opened: list[Interpreted] = []
+
+    def made(ordinal: int) -> Interpreted:
+        if ordinal >= len(FOUND.gpus):
+            raise CudaAbsent(f"there is no GPU {ordinal}: the driver sees 2, from 0 on")
+        opened.append(Interpreted())
+        opened[-1].name = f"GPU {ordinal}"
+        return opened[-1]
+
+    monkeypatch.setattr(opening, "probe", lambda: FOUND)
+    monkeypatch.setattr("matchcut.kernels.cuda.launcher.Context.open", made)
+    return opened
+
+
+def test_auto_takes_the_first_gpu(gpus: list[Interpreted]) -> None:
+    choice = pick()
+    assert isinstance(choice.device, Cuda)
+    assert (choice.device.name, choice.device.variant, choice.device.scan) == ("cuda", "cuda-90", "cuda-int8")
+    assert choice.device.title == "GPU 0, compute capability 9.0"
+    assert (choice.why, choice.odd) == ("", False)
+    assert open_device("cuda:1").title.startswith("GPU 1")
+    for scan in GPU_SCANS:
+        assert open_device(scan=scan).scan == open_device("cuda", scan=scan).scan == f"cuda-{scan}"
+    assert not any(context.closed for context in gpus)
+
+
+def test_the_cpu_is_taken_where_it_is_meant(gpus: list[Interpreted]) -> None:
+    assert pick("cpu").device.name == "cpu"
+    choice = pick(scan="scalar")
+    assert (choice.device.name, choice.why, choice.odd) == ("cpu", "the scan 'scalar' is one of the CPU", False)
+    assert not gpus
+    with pytest.raises(ValueError, match="no scan 'int8' on the CPU; it is one of a GPU") as caught:
+        pick("cpu", scan="int8")
+    assert not isinstance(caught.value, NoDevice)
+    with pytest.raises(ValueError, match="no scan 'scalar' on a GPU"):
+        pick("cuda", scan="scalar")
+    assert gpus[-1].closed
+    with pytest.raises(NoDevice, match="no GPU can be used here: there is no GPU 2"):
+        pick("cuda:2")
+
+
+def test_a_gpu_that_cannot_be_used(gpus: list[Interpreted], monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*_: str) -> None:
+        raise CudaAbsent("the kernel pool is damaged")
+
+    monkeypatch.setattr(Interpreted, "load", damaged)
+    choice = pick()
+    assert (choice.device.name, choice.why, choice.odd) == ("cpu", "the kernel pool is damaged", True)
+    assert [context.closed for context in gpus] == [True]
+    for name, scan in (("cuda", "auto"), ("auto", "fp32")):
+        with pytest.raises(NoDevice, match="no GPU can be used here: the kernel pool is damaged"):
+            pick(name, scan=scan)
+
+
+def test_every_kernel_that_may_run_is_loaded_at_the_start(
+    gpus: list[Interpreted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("scan_int8_16", "scan_bf16_16", "pool_mean_512", "preprocess_rgb_bf16", "kth_4096")
+    manifest = SimpleNamespace(kernels=dict.fromkeys(names))
+    monkeypatch.setattr(Manifest, "read", lambda: manifest)
+    loaded: list[str] = []
+    monkeypatch.setattr(Interpreted, "load", lambda self, *names: loaded.extend(names))
+
+    def binary(self: Interpreted, name: str) -> None:
+        if name.endswith("bf16"):
+            raise CudaAbsent("not for this one")
+
+    monkeypatch.setattr(Interpreted, "binary", binary)
+    pick("cuda", scan="int8")
+    assert loaded == ["scan_int8_16", "pool_mean_512", "kth_4096"]
+
+
+def test_a_machine_without_a_driver_has_nothing_to_wonder_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = pick()
+    assert (choice.device.name, choice.why, choice.odd) == ("cpu", ABSENT.why, False)
+    monkeypatch.setattr(opening, "_has_driver", lambda: True)
+    assert pick().odd, "there is a driver, which does not work"
+    with pytest.raises(NoDevice, match="no GPU can be used here: there is no NVIDIA driver"):
+        pick("cuda")
+
+
+def test_looking_for_a_gpu_imports_little() -> None:
+    """No PyCUDA, and nothing of the GPU's home, where no driver is."""
+    code = """
+import sys
+from matchcut.kernels.device import open_device
+assert not [name for name in sys.modules if name.startswith("matchcut.kernels.cuda")]
+from matchcut.kernels.cuda import opening, probe
+opening.probe = lambda: probe.Absent("none")
+assert open_device().name == "cpu"
+assert "pycuda" not in sys.modules
+assert "matchcut.kernels.cuda.home" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

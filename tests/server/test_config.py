@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from matchcut.kernels.device import GPU_SCANS
 from matchcut.kernels.native.shared_library import Library, load
 from matchcut.server import config
 from matchcut.server.errors import InvalidInput
@@ -23,6 +24,7 @@ EXAMPLES = {
     "tls_key": "/t",
     "tls_client_ca": "/t",
     "token_file": "/t",
+    "device": "cuda:1",
     "scan": "scalar",
     "metrics": "127.0.0.1:9464",
 }
@@ -94,8 +96,11 @@ def test_folders_default_to_the_users_own() -> None:
         (
             "--scan",
             "gpu",
-            "--scan: 'gpu' is not one of auto, numpy, amx, avx512vnni, avx2, i8mm, dotprod, scalar",
+            "--scan: 'gpu' is not one of auto, numpy, amx, avx512vnni, avx2, i8mm, dotprod, scalar, int8, bf16, fp32",
         ),
+        ("--device", "gpu", "--device: 'gpu' is not one of auto, cpu, cuda, cuda:N"),
+        ("--device", "cuda:", "--device: 'cuda:' is not one of auto, cpu, cuda, cuda:N"),
+        ("--device", "cuda:N", "--device: 'cuda:N' is not one of auto, cpu, cuda, cuda:N"),
         ("--scan-threads", "-1", "--scan-threads: '-1' is not at least 0"),
         ("--scan-from", "0", "--scan-from: '0' is not at least 1"),
         ("--max-bytes", "3 parsecs", "--max-bytes: '3 parsecs' is not a size such as 67108864 or 64MiB"),
@@ -146,4 +151,4 @@ def test_every_scan_can_be_asked_for() -> None:
     library = load()
     assert isinstance(library, Library)
     choices = config.Config.__dataclass_fields__["scan"].metadata["choices"]
-    assert {"auto", "numpy", *(variant.name for variant in library.variants)} <= set(choices)
+    assert {"auto", "numpy", *(variant.name for variant in library.variants), *GPU_SCANS} <= set(choices)

@@ -15,7 +15,7 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from matchcut.kernels import device
+from matchcut.kernels import cpu
 from matchcut.kernels.native.shared_library import Absent, Library, load
 from matchcut.server.app import App
 from matchcut.server.config import Config
@@ -121,7 +121,7 @@ async def test_the_scan_that_is_asked_for_ranks(config: Config, scan: str) -> No
 
 
 async def test_a_scan_that_cannot_be_had_is_told(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "load", lambda: Absent("it was not built"))
+    monkeypatch.setattr(cpu, "load", lambda: Absent("it was not built"))
     with pytest.raises(InvalidInput, match=r"--scan .*'avx2': it was not built; choose another, or auto") as caught:
         await App(replace(config, scan="avx2")).__aenter__()
     assert (caught.value.reason, caught.value.field) == ("INVALID_OPTION", "scan")

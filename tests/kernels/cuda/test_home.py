@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,33 +21,13 @@ from matchcut.kernels.codes import Codes
 from matchcut.kernels.cuda import ranking
 from matchcut.kernels.cuda.errors import CudaAbsent
 from matchcut.kernels.cuda.home import Cuda
+from matchcut.kernels.cuda.one_pass import Pass
 from matchcut.kernels.launch.ranking import pairwise, tiles_of
 from matchcut.kernels.native.shared_library import load
 from matchcut.kernels.score import exact_score
+from support.interpreted import Interpreted
 
 GPU = os.environ.get("MATCHCUT_TEST_GPU") == "1"
-
-
-class Interpreted:
-    """A context without a device: all lanes are one. launched: how often each kernel has run."""
-
-    name, capability, total_memory = "interpreter", 90, 0
-
-    def __init__(self) -> None:
-        from support.numpy_lane import NumpyLane  # not where only the GPU is tested, and Triton may be another one
-
-        from matchcut.kernels.gpu import exact, score
-        from matchcut.kernels.gpu import topk as selection
-
-        self.only = NumpyLane((*score.KERNELS, *exact.KERNELS, *selection.KERNELS))
-        self.allocate = self.only.allocate
-
-    @contextmanager
-    def lane(self) -> Iterator[Any]:
-        yield self.only
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class Home:
@@ -130,8 +109,8 @@ def test_shapes(home: Home, kind: str, count: int, dimensions: int, batch: int, 
     random = np.random.default_rng(count)
     rows, queries = unit(random, count, dimensions), unit(random, batch, dimensions)
     both(home(kind), queries, rows, coded(rows), k=k)
-    columns = 16 if batch <= 16 else 64
-    assert home.ran(f"scan_{kind}_{columns}")
+    columns = 8 if batch <= 8 else 64
+    assert home.ran(f"scan_{kind}_{columns}_dense")
     assert home.ran("narrow") or batch <= 4
 
 
@@ -141,9 +120,11 @@ def test_a_turned_prefix_and_its_tails(home: Home, batch: int) -> None:
     rows = unit(random, 1200, 200) * np.linspace(3, 0.05, 200, dtype=np.float32) ** 2
     queries = rows[random.integers(0, 1200, batch)] + unit(random, batch, 200) / 8
     found = both(home(), queries, rows, coded(rows, 64), k=5)
-    for name in (f"scan_int8_{16 if batch <= 16 else 64}_tail", "seeds", "tails", "lowers", "narrow"):
+    few = ("scan_int8_8_prefix", "seeds", "tails", "lowers", "narrow")
+    for name in few if batch <= 8 else ("scan_int8_64_all", "lowers", "narrow"):
         assert home.ran(name)
-    assert 0 < found.pieces < 3 * batch * len(rows)  # the prefix decides most of it
+    if batch <= 8:
+        assert 0 < found.pieces < 3 * batch * len(rows)  # the prefix decides most of it
 
 
 def test_1280_dimensions(home: Home) -> None:
@@ -187,14 +168,14 @@ def test_ties_go_to_the_lower_row(home: Home) -> None:
 def test_more_ties_than_the_device_places(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.ones((1500, 8), np.float32)
     settled = []
-    inner = ranking._Run._settle
-    monkeypatch.setattr(ranking._Run, "_settle", lambda *a, **b: settled.append(1) or inner(*a, **b))
+    inner = Pass._settle
+    monkeypatch.setattr(Pass, "_settle", lambda *a, **b: settled.append(1) or inner(*a, **b))
     both(home(), np.ones((1, 8), np.float32), rows, coded(rows), k=3)
     assert settled
 
 
 def test_a_list_that_overflows_is_made_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "_CAPACITY", 16)
+    monkeypatch.setattr(ranking, "_CAPACITY", {8: 16, 64: 16})
     random = np.random.default_rng(6)
     rows = unit(random, 700, 16)
     found = both(home(), unit(random, 3, 16), rows, coded(rows), k=30)
@@ -342,7 +323,7 @@ def test_the_plan_sums_as_numpy_does(dimensions: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 128, 129, 1000, 65_536, 1_000_000, 2**31 - 1])
 def test_every_tile_is_visited_once(count: int) -> None:
-    tiles, hop = tiles_of(count)
+    tiles, hop = tiles_of(count, 128)
     assert tiles == -(-count // 128)
     if tiles < 10_000:
         assert sorted(at * hop % tiles for at in range(tiles)) == list(range(tiles))

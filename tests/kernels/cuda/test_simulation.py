@@ -72,7 +72,7 @@ def test_a_launch_that_does_not_fit_the_manifest(
         else:
             monkeypatch.setattr(type(function), "shared", 65536)
             if change == "largest":
-                object.__setattr__(simulation.programs["write"], "shared", 65536)
+                object.__setattr__(simulation.programs["write"].binary, "shared", 65536)
         lane.launch("write", (1,), context.allocate(16), 0)
 
     caught(work, reason)

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from matchcut.kernels import crew as module
+from matchcut.kernels import sieve
 from matchcut.kernels.codes import CodedRows
 from matchcut.kernels.native.shared_library import Variant
 from matchcut.kernels.sieve import Crew
@@ -182,6 +183,34 @@ def test_a_minimum_is_compared_exactly(name: str) -> None:
         assert found.scores.tolist() == [score for score in scores if score >= minimum]
 
 
+@pytest.mark.parametrize("pairs", [-1, 2**62])
+@pytest.mark.parametrize("count", [1, 4])
+def test_few_pairs_are_decided_as_many_are(monkeypatch: pytest.MonkeyPatch, pairs: int, count: int) -> None:
+    """Of a few all that may decide are scored, of many `decide` takes care: near ties, copies, groups, a minimum."""
+    calls: list[int] = []
+    decide, best = sieve.decide, sieve._best
+    monkeypatch.setattr(sieve, "_PAIRS", pairs)
+    monkeypatch.setattr(sieve, "decide", lambda *given, **how: calls.append(0) or decide(*given, **how))
+    monkeypatch.setattr(sieve, "_best", lambda *given: calls.append(1) or best(*given))
+    random = np.random.default_rng(7)
+    queries, kinds = steep(random, count, 200), steep(random, 60, 200)
+    rows = kinds[random.integers(0, 60, 900)] + (random.integers(-1, 2, (900, 200)) * ULP).astype(np.float32)
+    scores = search(queries, rows, groups=np.arange(900), k=900).scores
+    for groups in (np.arange(900), np.arange(900) // 5, random.integers(0, 40, 900)):
+        for minimum in (None, float(scores[50])):
+            found = assert_same(
+                queries,
+                rows,
+                coded(rows, basis("64", 200)),
+                Crew(LIBRARY, LIBRARY.best),
+                groups=groups,
+                k=30,
+                minimum=minimum,
+            )
+            assert found.variant == ""
+    assert set(calls) == {1 if pairs > 0 else 0}
+
+
 @EACH_BASIS
 @pytest.mark.parametrize("scale", [2.0**-35, 2.0**35])
 def test_the_size_of_vectors_does_not_matter(name: str, scale: float) -> None:
@@ -217,6 +246,21 @@ def test_the_order_of_rows_does_not_matter(name: str, change: str) -> None:
             query, rows, coded(rows, basis(name, 200)), Crew(LIBRARY, LIBRARY.best), groups=np.arange(5000), k=k
         )
         assert (found.variant, found.scanned) == ("", 5000)
+
+
+@EACH_BASIS
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_a_first_look_is_at_rows_from_everywhere(name: str, share: float | None) -> None:
+    """Where each row is better than all before, most would be left if nothing were known of the last ones."""
+    random = np.random.default_rng(8)
+    rows, query = steep(random, 40_000, 200), steep(random, 1, 200)
+    rows = rows[np.argsort(rows @ query[0])]
+    eligible = None if share is None else random.random(40_000) < share
+    kept, crew = coded(rows, basis(name, 200)), Crew(LIBRARY, LIBRARY.best)
+    for groups, k in ((np.arange(40_000), 5), (np.arange(40_000) // 200, 3)):
+        found = assert_same(query, rows, kept, crew, groups=groups, k=k, eligible=eligible)
+        assert found.variant == ""
+        assert found.survivors < 4000
 
 
 @EACH_BASIS

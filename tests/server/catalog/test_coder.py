@@ -23,7 +23,7 @@ from matchcut.server.catalog import Catalog, Sizes, View, open_catalog
 from matchcut.server.errors import StoreFailed
 from matchcut.server.records import EncoderIdentity, Floats, Outcome, TagFilter
 
-DEVICE = open_device(threads=1)
+DEVICE = open_device("cpu", threads=1)
 ALL = TagFilter()
 NONE: frozenset[str] = frozenset()
 Put = Callable[..., Outcome]
@@ -37,6 +37,8 @@ class Held:
         self.gate.set()
         self.begun: list[int] = []  # rows, each time
         self.copies = 0
+        self.prepared: list[int] = []  # rows, each time
+        self.no_room: Exception | None = None
         self.fails: Callable[[], None] = lambda: None
         self.no_copy = False
 
@@ -53,6 +55,12 @@ class Held:
         if self.no_copy:
             raise MemoryError
         return DEVICE.copied(coded, rows)
+
+    def prepare(self, rows: Floats, coded: CodedRows) -> None:
+        assert coded.count == len(rows), "the codes are of these very rows"
+        self.prepared.append(coded.count)
+        if self.no_room is not None:
+            raise self.no_room
 
 
 @pytest.fixture
@@ -107,6 +115,42 @@ def test_a_shelf_is_coded_once_it_has_enough_rows(
     assert re.fullmatch(
         r"coded 2\d segments of 6 dimensions of tenant '' in \d\.\d\d s: 64 dense dimensions, 0 levels", line
     )
+
+
+def test_codes_are_prepared_before_they_are_taken(
+    catalog: Catalog,
+    held: Held,
+    put: Put,
+    encoder: EncoderIdentity,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Outside of the lock: readers and the writer work on meanwhile."""
+    seen: list[tuple[bool, int]] = []
+    prepare = held.prepare
+
+    def slow(rows: Floats, coded: CodedRows) -> None:
+        prepare(rows, coded)
+        if len(held.prepared) == 1:
+            fill(catalog, put, 200, first=50)  # more than are coded while others wait
+        seen.append((catalog.view("", encoder).coded is None, coded.count))
+
+    monkeypatch.setattr(held, "prepare", slow)
+    fill(catalog, put, 10)
+    until(lambda: catalog.view("", encoder).coded)
+    assert seen[:2] == [(True, 20), (True, 420)]  # after which they are soon coded in a better way
+    check_ranking(catalog.view("", encoder))
+
+
+def test_without_room_where_it_is_searched_a_shelf_stays_as_it_is(
+    catalog: Catalog, held: Held, put: Put, encoder: EncoderIdentity, caplog: pytest.LogCaptureFixture
+) -> None:
+    held.no_room = MemoryError("900 bytes of device memory are not to be had")
+    fill(catalog, put, 10)
+    until(lambda: caplog.records)
+    assert catalog.view("", encoder).coded is None
+    check_ranking(catalog.view("", encoder))
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "could not be coded (900 bytes of device memory are not to be had); they are ranked as before" in warning
 
 
 def test_changes_while_codes_are_made(catalog: Catalog, held: Held, put: Put, encoder: EncoderIdentity) -> None:

@@ -24,7 +24,7 @@ from matchcut.server.records import EncoderIdentity, Item, Outcome, Segment, Tag
 
 ENCODERS = [EncoderIdentity("one", "1", "d1", 2), EncoderIdentity("two", "1", "d2", 3)]
 IDS, TENANTS, TAGS = st.sampled_from("abcde"), st.sampled_from(["", "t"]), st.sets(st.sampled_from("xyz"))
-DEVICE = open_device(threads=1)
+DEVICE = open_device("cpu", threads=1)
 FILTER = TagFilter(any_of=frozenset("xy"), none_of=frozenset("z"))
 
 
