@@ -27,7 +27,7 @@ def chosen(config: Config) -> Choice:
         return pick(config.device, scan=config.scan, threads=config.scan_threads)
     except NoDevice as error:
         name = "scan" if config.device == "auto" else "device"  # auto is refused only where the scan is a GPU's
-        message = f"--{name} {getattr(config, name)}: {error}; or choose another"
+        message = f"--{name} {getattr(config, name)}: {error}"
     except ValueError as error:
         name, message = "scan", f"--scan {error}; choose another, or auto"
     raise InvalidInput(message, reason="INVALID_OPTION", field=name)
@@ -39,7 +39,9 @@ def tell(choice: Choice) -> None:
     if choice.odd:
         log.warning("%s; not on a GPU: %s", line, choice.why)
     else:
-        log.info("%s", f"{line} ({choice.why})" if choice.why else line)
+        log.info("%s", line)
+        if choice.why:
+            log.debug("not on a GPU: %s", choice.why)
 
 
 class Guarded:

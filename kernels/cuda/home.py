@@ -45,11 +45,12 @@ class _Unbounded(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Upload:
-    """An array on the device. names: what the numbers there stand for; None: for themselves."""
+    """An array on the device. names: what the numbers there stand for; None: for themselves. distinct: they rise."""
 
     of: ref[NDArray[Any]]
     buffer: Buffer
     names: Ints | None
+    distinct: bool = False
 
 
 class Cuda(Ops):
@@ -217,7 +218,7 @@ class Cuda(Ops):
             mask = resident.ones if eligible is None else self._uploaded(lane, eligible, np.uint8).buffer
             known = self._uploaded(lane, groups, np.int32)
             lists = None if excluded is None else [_listed(one, known.names) for one in excluded]
-            task = Task(resident, mask, known.buffer, k, minimum, lists)
+            task = Task(resident, mask, known.buffer, k, minimum, known.distinct, lists)
             return rank(lane, task, self._asked(queries, coded, resident, check), groups)
         return None
 
@@ -259,7 +260,8 @@ class Cuda(Ops):
         buffer = self._context.allocate(max(1, values.nbytes))
         lane.upload(values, buffer)
         lane.synchronize()  # others may use it from now on
-        made = _Upload(ref(array, lambda _: self._uploads.pop(key, None)), buffer, names)
+        distinct = dtype is np.int32 and bool((array[1:] > array[:-1]).all())
+        made = _Upload(ref(array, lambda _: self._uploads.pop(key, None)), buffer, names, distinct)
         with self._lock:
             self._uploads[key] = made
         return made

@@ -48,7 +48,8 @@ class Answer:
 class Task:
     """What is asked of resident rows.
 
-    mask: uint8 (count,) on the device. groups: int32 (count,) on the device. excluded: for each query the groups that
+    mask: uint8 (count,) on the device. groups: int32 (count,) on the device. distinct: whether no two rows are of the
+    same group. excluded: for each query the groups that
     it does not want, ascending; None: it wants all.
     """
 
@@ -57,6 +58,7 @@ class Task:
     groups: Buffer
     k: int
     minimum: float | None
+    distinct: bool = False
     excluded: Sequence[Ints32] | None = None
 
 
@@ -154,6 +156,7 @@ class Pass:
         )
         buffer = self.lane.temporary(size)
         self.to = {name: buffer.at(offset) for name, offset in offsets.items()}
+        self.to["leads"] = buffer.at(offsets["leads"], count * self.room)
         self.results = buffer, offsets["found"], offsets["pairs"]
         self.within = {name: offset - offsets["found"] for name, offset in offsets.items()}
         self.lane.fill(buffer, _LOWEST, offsets["found"], width=4)
@@ -256,7 +259,10 @@ class Pass:
             *(stride, self.capacity, self.room),
         )
         grid = (self.room // _PLACED, self.count)
-        self.lane.launch("leaders", grid, self.task.groups, *final, to["leads"], self.room)
+        if self.task.distinct:  # each leads
+            self.lane.fill(to["leads"], 1)
+        else:
+            self.lane.launch("leaders", grid, self.task.groups, *final, to["leads"], self.room)
         out = (to["out"], to["out_row"], to["out_score"])
         self.lane.launch("places", grid, *final, to["leads"], *out, self.room, self.k)
 

@@ -40,7 +40,7 @@ SCANS = (
     Scan("int8", FEW, "dense", parts=2, tile=64, depth=128, warps=4, stages=5),
     Scan("int8", FEW, "prefix", parts=2, tile=64, depth=128, warps=4, stages=2),
     Scan("int8", MANY, "dense", parts=2, tile=128, depth=128, warps=8, stages=3),
-    Scan("int8", MANY, "all", parts=2, tile=128, depth=128, warps=8, stages=3),
+    Scan("int8", MANY, "all", parts=2, tile=64, depth=128, warps=8, stages=3),
     Scan("bf16", FEW, "dense", parts=2, tile=64, depth=128, warps=4, stages=3),
     Scan("bf16", MANY, "dense", parts=1, tile=128, depth=64, warps=4, stages=4),
     Scan("fp32", FEW, "dense", parts=1, tile=64, depth=64, warps=4, stages=3),

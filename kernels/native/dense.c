@@ -44,7 +44,8 @@ static int sift(mc_scan *scan, size_t q, uint64_t chunk, size_t from, size_t to,
             ++s->fresh;
         }
     }
-    return keep && s->fresh >= FRESH ? sieve_look(scan, q) : 0;
+    int many = s->fresh >= FRESH && 4 * s->fresh >= s->seeds.settled; /* to look takes a sort of all seeds */
+    return keep && many ? sieve_look(scan, q) : 0;
 }
 
 /* How many of a block's rows are eligible. */

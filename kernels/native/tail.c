@@ -64,15 +64,19 @@ int sieve_look(mc_scan *scan, size_t q) {
     board *seeds = &scan->sieves[q].seeds;
     if (board_settle(&scan->places, seeds)) return -1;
     scan->sieves[q].fresh = 0;
-    for (size_t at = 0; at < seeds->count; ++at)
-        if (!seeds->leaders[at].mark) prefetch_first(scan, seeds->leaders[at].row);
+    size_t fetched = 0;
+    for (size_t at = 0; at < seeds->count && fetched < 64; ++at)
+        if (!seeds->leaders[at].mark) {
+            prefetch_first(scan, seeds->leaders[at].row);
+            ++fetched;
+        }
     for (size_t at = 0; at < seeds->count; ++at) {
         if (seeds->leaders[at].mark) continue;
         seeds->leaders[at].mark = 1;
         if (look(scan, q, seeds->leaders[at].row, seeds->leaders[at].score)) return -1;
     }
     board *b = board_of(scan, q);
-    return b->count - b->settled > b->k / 8 ? board_settle(&scan->places, b) : 0;
+    return b->count - b->settled > b->k / 4 ? board_settle(&scan->places, b) : 0;
 }
 
 static size_t few(const mc_scan *scan, size_t q) {

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
 
 import grpc.aio
 import numpy as np
@@ -22,11 +21,12 @@ from matchcut.kernels.native.shared_library import Library, load
 from matchcut.server.app import App
 from matchcut.server.config import Config
 from matchcut.server.errors import InvalidInput
-from matchcut.v1 import catalog_pb2, common_pb2, recommender_pb2
+from matchcut.v1 import catalog_pb2, recommender_pb2
 from support.interpreted import Interpreted
 from support.wire import Wire
 
 ITEMS = 10
+ASKED: list[float] = np.random.default_rng(0).standard_normal(48).tolist()
 FOUND = probe.Found(13000, (probe.Gpu(0, "a GPU", 90, 80 << 30, 132),))
 Status = health_pb2.HealthCheckResponse
 
@@ -54,35 +54,7 @@ async def serving(config: Config) -> AsyncIterator[tuple[App, Wire]]:
 async def fill(wire: Wire, count: int = ITEMS) -> None:
     """Items of two segments each."""
     for at, vectors in enumerate(np.random.default_rng(1).standard_normal((count, 2, 48)).tolist()):
-        await wire.catalog.IngestVectors(
-            catalog_pb2.IngestVectorsRequest(
-                item=catalog_pb2.Item(item_id=f"i{at}", tags=[f"t{at % 3}"]),
-                segments=[catalog_pb2.Segment(vector=vector) for vector in vectors],
-            )
-        )
-
-
-async def ask(wire: Wire, seed: int = 0, **options: Any) -> recommender_pb2.RecommendResponse:
-    """Asks with a vector."""
-    values = np.random.default_rng(seed).standard_normal(48).tolist()
-    query = recommender_pb2.Query(vector=recommender_pb2.VectorQuery(values=values))
-    ranking = recommender_pb2.RankOptions(**options)
-    reply: recommender_pb2.RecommendResponse = await wire.recommender.Recommend(
-        recommender_pb2.RecommendRequest(query=query, options=ranking)
-    )
-    return reply
-
-
-def stages(reply: recommender_pb2.RecommendResponse) -> dict[str, common_pb2.Stage]:
-    return {stage.name: stage for stage in reply.times.stages}
-
-
-async def ranked_by(wire: Wire, variant: str) -> common_pb2.Stage:
-    """Asks until that variant ranks."""
-    async with asyncio.timeout(60):
-        while (found := stages(await ask(wire))["rank"]).variant != variant:
-            await asyncio.sleep(0.01)
-    return found
+        await wire.vectors(f"i{at}", vectors, tags=[f"t{at % 3}"])
 
 
 def told(reply: recommender_pb2.RecommendResponse) -> list[tuple[str, float, int]]:
@@ -92,11 +64,11 @@ def told(reply: recommender_pb2.RecommendResponse) -> list[tuple[str, float, int
 async def answers(wire: Wire) -> list[recommender_pb2.RecommendResponse]:
     items = recommender_pb2.Query(items=recommender_pb2.ItemsQuery(item_ids=["i3", "i4"]))
     return [
-        await ask(wire, limit=7),
-        await ask(wire, limit=100),
-        await ask(wire, limit=5, tags=catalog_pb2.TagFilter(all_of=["t1"])),
-        await ask(wire, limit=5, exclude_item_ids=["i1", "i2", "i3"]),
-        await ask(wire, limit=5, minimum_score=0.1),
+        await wire.ask(ASKED, limit=7),
+        await wire.ask(ASKED, limit=100),
+        await wire.ask(ASKED, limit=5, tags=catalog_pb2.TagFilter(all_of=["t1"])),
+        await wire.ask(ASKED, limit=5, exclude_item_ids=["i1", "i2", "i3"]),
+        await wire.ask(ASKED, limit=5, minimum_score=0.1),
         await wire.recommender.Recommend(recommender_pb2.RecommendRequest(query=items)),
     ]
 
@@ -120,24 +92,24 @@ async def test_answers_are_those_of_the_cpu(config: Config, gpus: list[Interpret
     assert isinstance(library, Library)
     async with serving(replace(config, scan_from=16)) as (_, wire):
         await fill(wire)
-        await ranked_by(wire, f"cpu-{library.best.name}")
+        await wire.ranked_by(f"cpu-{library.best.name}", ASKED)
         wanted = await answers(wire)
         await wire.ingest("clip", [500, 501])
         clip = await wire.clip(500, 502, limit=5)
         await wire.catalog.RemoveItem(catalog_pb2.RemoveItemRequest(item_id="clip"))
     assert not gpus
     async with serving(replace(config, device="cuda", scan_from=16)) as (app, wire):
-        stage = await ranked_by(wire, "cuda-int8")
+        stage = await wire.ranked_by("cuda-int8", ASKED)
         assert stage.counts["rows"] >= 2 * ITEMS
         assert stage.counts["rescored"] > 0
         given = await answers(wire)
         assert [told(one) for one in given] == [told(one) for one in wanted]
-        assert {stages(one)["rank"].variant for one in given} == {"cuda-int8"}
+        assert {wire.stages(one)["rank"].variant for one in given} == {"cuda-int8"}
         assert await health(app) == [Status.SERVING] * 2
         # What is put in meanwhile is made there and ranked there; pooled by either, vectors differ in the last digit.
         await wire.ingest("clip", [500, 501])
         reply = await wire.clip(500, 502, limit=5)
-        found = stages(reply)
+        found = wire.stages(reply)
         assert (found["preprocess"].variant, found["pool"].variant) == ("cuda-90", "cuda-90")
         assert found["rank"].variant == "cuda-int8"
         assert [one[0] for one in told(reply)] == [one[0] for one in told(clip)]
@@ -167,7 +139,7 @@ async def test_vectors_are_on_the_device_before_a_request_ranks_there(
     monkeypatch.setattr(Cuda, "_answers", answered)
     async with serving(replace(config, device="cuda", scan_from=4)) as (_, wire):
         await fill(wire, 3)
-        await ranked_by(wire, "cuda-int8")
+        await wire.ranked_by("cuda-int8", ASKED)
     assert order[0] == "prepared"
     assert "searched" in order
 
@@ -175,13 +147,13 @@ async def test_vectors_are_on_the_device_before_a_request_ranks_there(
 async def test_a_device_that_is_lost(config: Config, gpus: list[Interpreted], caplog: pytest.LogCaptureFixture) -> None:
     async with serving(replace(config, device="cuda", scan_from=4)) as (app, wire):
         await fill(wire, 3)
-        await ranked_by(wire, "cuda-int8")
+        await wire.ranked_by("cuda-int8", ASKED)
         async with grpc.aio.insecure_channel(app.address) as channel:
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             assert (await watch.read()).status == Status.SERVING
             gpus[0].fails = DeviceLost("an illegal address")
             for _ in range(3):
-                assert await failing(lambda: ask(wire)) == ("UNAVAILABLE", "DEVICE_LOST", "")
+                assert await failing(lambda: wire.ask(ASKED)) == ("UNAVAILABLE", "DEVICE_LOST", "")
             assert (await asyncio.wait_for(watch.read(), 10)).status == Status.NOT_SERVING
             watch.cancel()
         assert await health(app) == [Status.NOT_SERVING] * 2
@@ -203,14 +175,14 @@ async def test_a_device_that_refuses_something(config: Config, gpus: list[Interp
     }
     async with serving(replace(config, device="cuda", scan_from=4)) as (app, wire):
         await fill(wire, 3)
-        await ranked_by(wire, "cuda-int8")
+        await wire.ranked_by("cuda-int8", ASKED)
         for error, status in told.items():
             gpus[0].fails = error("no room")
-            assert await failing(lambda: ask(wire)) == status
+            assert await failing(lambda: wire.ask(ASKED)) == status
             assert await failing(lambda: wire.clip(1)) == status
         assert await health(app) == [Status.SERVING] * 2
         gpus[0].fails = None
-        assert stages(await ask(wire))["rank"].variant == "cuda-int8"
+        assert wire.stages(await wire.ask(ASKED))["rank"].variant == "cuda-int8"
 
 
 async def test_a_catalogue_that_does_not_fit_is_ranked_by_numpy(
@@ -225,7 +197,7 @@ async def test_a_catalogue_that_does_not_fit_is_ranked_by_numpy(
         async with asyncio.timeout(20):
             while not [one for one in caplog.records if "could not be coded" in one.getMessage()]:
                 await asyncio.sleep(0.01)
-        assert stages(await ask(wire))["rank"].variant == "cpu-numpy"
+        assert wire.stages(await wire.ask(ASKED))["rank"].variant == "cpu-numpy"
 
 
 # ---- which device, and what is said of it ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from typing import Any
 
@@ -12,7 +13,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from matchcut.server.records import Pixels
-from matchcut.v1 import catalog_pb2, catalog_pb2_grpc, media_pb2, recommender_pb2, recommender_pb2_grpc
+from matchcut.v1 import catalog_pb2, catalog_pb2_grpc, common_pb2, media_pb2, recommender_pb2, recommender_pb2_grpc
 
 SIDE = 32
 
@@ -91,6 +92,37 @@ class Wire:
         request = recommender_pb2.RecommendRequest(tenant=tenant, query=query, options=ranking)
         reply: recommender_pb2.RecommendResponse = await self.recommender.Recommend(request)
         return reply
+
+    async def vectors(self, item_id: str, vectors: Iterable[Iterable[float]], **item: Any) -> None:
+        """Puts an item in from vectors of the server's encoder."""
+        await self.catalog.IngestVectors(
+            catalog_pb2.IngestVectorsRequest(
+                item=catalog_pb2.Item(item_id=item_id, **item),
+                segments=[catalog_pb2.Segment(vector=vector) for vector in vectors],
+            )
+        )
+
+    async def ask(self, values: Iterable[float], **options: Any) -> recommender_pb2.RecommendResponse:
+        """Asks with a vector."""
+        query = recommender_pb2.Query(vector=recommender_pb2.VectorQuery(values=values))
+        ranking = recommender_pb2.RankOptions(**options)
+        reply: recommender_pb2.RecommendResponse = await self.recommender.Recommend(
+            recommender_pb2.RecommendRequest(query=query, options=ranking)
+        )
+        return reply
+
+    async def ranked_by(self, variant: str, values: Iterable[float]) -> common_pb2.Stage:
+        """Asks with a vector until that variant ranks."""
+        values = list(values)
+        async with asyncio.timeout(60):
+            while (stage := self.stages(await self.ask(values))["rank"]).variant != variant:
+                await asyncio.sleep(0.01)
+        return stage
+
+    @staticmethod
+    def stages(reply: recommender_pb2.RecommendResponse) -> dict[str, common_pb2.Stage]:
+        """The stages of an answer by name."""
+        return {stage.name: stage for stage in reply.times.stages}
 
     @staticmethod
     def told(error: grpc.aio.AioRpcError) -> tuple[str, str, str]:

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from matchcut.kernels import topk
 from matchcut.kernels.basis import Basis, learn
 from matchcut.kernels.codes import Codes
-from matchcut.kernels.cuda import ranking
+from matchcut.kernels.cuda import launcher, ranking
 from matchcut.kernels.cuda.errors import CudaAbsent
 from matchcut.kernels.cuda.home import Cuda
 from matchcut.kernels.cuda.one_pass import Pass
+from matchcut.kernels.cuda.probe import Absent
 from matchcut.kernels.launch.ranking import pairwise, tiles_of
 from matchcut.kernels.native.shared_library import load
 from matchcut.kernels.score import exact_score
@@ -167,9 +168,14 @@ def test_ties_go_to_the_lower_row(home: Home) -> None:
 
 def test_more_ties_than_the_device_places(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.ones((1500, 8), np.float32)
-    settled = []
+    settled: list[int] = []
     inner = Pass._settle
-    monkeypatch.setattr(Pass, "_settle", lambda *a, **b: settled.append(1) or inner(*a, **b))
+
+    def settle(*arguments: Any, **options: Any) -> Any:
+        settled.append(1)
+        return inner(*arguments, **options)
+
+    monkeypatch.setattr(Pass, "_settle", settle)
     both(home(), np.ones((1, 8), np.float32), rows, coded(rows), k=3)
     assert settled
 
@@ -242,7 +248,7 @@ def test_read_only_arrays_are_uploaded_once(home: Home) -> None:
     codes, groups, eligible = coded(rows).view(), np.arange(300), random.random(300) < 0.5
     for array in (groups, eligible):
         array.flags.writeable = False
-    ask = {"groups": groups, "eligible": eligible, "k": 4, "coded": codes}
+    ask: dict[str, Any] = {"groups": groups, "eligible": eligible, "k": 4, "coded": codes}
     first = home().search(rows[:1], rows, **ask)
     known = dict(home()._uploads)
     same(home().search(rows[:1], rows, **ask), first)
@@ -272,7 +278,8 @@ def test_scans_that_a_gpu_has_not() -> None:
 
 
 @pytest.mark.skipif(GPU, reason="there is a GPU")
-def test_without_a_gpu_it_says_so() -> None:
+def test_without_a_gpu_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher, "probe", lambda: Absent("there is no NVIDIA driver"))  # the simulated one may be
     with pytest.raises(CudaAbsent, match="driver"):
         Cuda()
 

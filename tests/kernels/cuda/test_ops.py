@@ -24,6 +24,7 @@ from matchcut.kernels.pixels import Yuv420
 from matchcut.kernels.pool import attend, pool
 from matchcut.kernels.pooling import Attention, GeM, Max, Mean, MeanStd, Pooling
 from matchcut.kernels.preprocess import Layout, preprocess
+from matchcut.kernels.topk import search
 from support.colours import picture, yuv
 from support.interpreted import Interpreted
 
@@ -187,6 +188,21 @@ def test_inputs_have_to_fit_their_slots(home: Cuda) -> None:
             execute(lane, plan, vectors=np.zeros((3, 5)))
         with pytest.raises(ValueError, match="vectors takes 60 bytes, and there are 16"):
             execute(lane, plan, vectors=lane.temporary(16))
+
+
+def test_rankings_of_rows_without_codes_come_from_the_reference() -> None:
+    context: Any = Interpreted()
+    random = np.random.default_rng(5)
+    rows, groups, eligible = random.random((60, 7), np.float32), np.arange(60) // 2, random.random(60) < 0.7
+    lists = [np.empty(0, np.int64), np.arange(25)]
+    found = Cuda(context=context).search_each(
+        rows[:2], rows, groups=groups, k=9, eligible=eligible, excluded=lists, minimum=0.5
+    )
+    for at, one in enumerate(found):
+        left = eligible & ~np.isin(groups, lists[at])
+        assert list(one) == list(search(rows[at : at + 1], rows, groups=groups, k=9, eligible=left, minimum=0.5))
+        assert one.variant == "cpu-numpy"
+    assert not context.only.launched
 
 
 def test_what_a_failure_says_of_the_device() -> None:

@@ -255,7 +255,7 @@ def test_a_gpu_that_cannot_be_used(capsys: pytest.CaptureFixture[str], monkeypat
     assert code == 1
     assert found["device"] == (
         "broken",
-        "--device cuda: no GPU can be used here: PyCUDA is not installed: pip install pycuda; or choose another",
+        "--device cuda: no GPU can be used here: PyCUDA is not installed: pip install pycuda",
     )
     assert found["device cuda:0"] == ("absent", f"{H100}; it cannot be used as the options say")
 
@@ -277,5 +277,5 @@ def test_without_a_gpu_one_that_is_asked_for_is_told(capsys: pytest.CaptureFixtu
         name = asked[0].removeprefix("--")
         assert found[name] == (
             "broken",
-            f"{asked[0]} {asked[1]}: no GPU can be used here: {WITHOUT.why}; or choose another",
+            f"{asked[0]} {asked[1]}: no GPU can be used here: {WITHOUT.why}",
         )
