@@ -43,7 +43,7 @@ class Prices:
 
 CPU = Prices((64, 128, 192, 256, 384), byte=0.05, row=0.3, left=8.0, piece=20.0)
 """One core of an EPYC 9004."""
-GPU = Prices((128, 256, 384, 512), byte=0.00035, row=0.008, left=1.5, piece=0.15)
+GPU = Prices((128, 256, 384, 512), byte=0.00035, row=0.008, left=3.0, piece=0.3)
 """An H100. Its tiles are 128 dimensions deep, and it scores no pair in less than it takes to look at 4 KB of codes."""
 
 Floats = NDArray[np.float32]

@@ -127,7 +127,7 @@ class Run:
             for name in self.names:
                 module, kernel = self.kernels[name]
                 there = self.entries.get(name, {"targets": {}})["targets"]
-                if name in keys and target not in there and gpu_of(target).capability >= kernel.oldest:
+                if name in keys and target not in there and kernel.fits(gpu_of(target).capability):
                     tasks[Task(module, name, keys[name], gpu_of(target))] = None
         return list(tasks)
 

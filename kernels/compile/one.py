@@ -98,7 +98,7 @@ def key(kernel: Kernel) -> str:
     except Exception as error:
         raise Fault(f"{type(error).__name__}: {error}") from error
     spec = [list(kernel.arguments.items()), sorted(kernel.constants.items()), sorted(kernel.aligned)]
-    options = [kernel.warps, kernel.stages, kernel.fusion, kernel.oldest]
+    options = [kernel.warps, kernel.stages, kernel.fusion, kernel.oldest, kernel.newest]
     how = [hashlib.sha256(Path(__file__).read_bytes()).hexdigest(), [(gpu.arch, gpu.ptx) for gpu in GPUS.values()]]
     text = json.dumps([TRITON, ptxas_version(), how, source, spec, options])
     return hashlib.sha256(text.encode()).hexdigest()

@@ -237,8 +237,8 @@ class Cuda(Ops):
     def _questions(self, queries: Floats, coded: CodedRows, resident: Resident) -> Questions | None:
         radius = coded.radius
         if self._kind == "int8":
-            return coded_questions(queries, coded, radius, resident.pitch, resident.width)
-        return plain_questions(queries, self._kind, radius, resident.pitch)
+            return coded_questions(queries, coded, radius, resident.pitch, resident.width, self._context.capability)
+        return plain_questions(queries, self._kind, radius, resident.pitch, self._context.capability)
 
     def _mirror(self, coded: CodedRows) -> Mirror:
         with self._lock:

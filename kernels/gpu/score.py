@@ -21,40 +21,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from matchcut.kernels.gpu.pairs import ordered, packed, slot_of
 from matchcut.kernels.gpu.spec import Constant, Kernel
 from matchcut.kernels.launch.scans import LIMIT, SCANS
-
-
-@triton.jit
-def ordered(x):
-    """int32 that compare as these float32 do; its own inverse."""
-    bits = x.to(tl.int32, bitcast=True)
-    return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-
-
-@triton.jit
-def packed(value, row):
-    """An int64 of a float32 and an int32, the row in the lower half."""
-    return (value.to(tl.int32, bitcast=True).to(tl.int64) << 32) | row.to(tl.int64)
-
-
-@triton.jit
-def row_of(pair):
-    """The row of a packed pair."""
-    return (pair & 0x7FFFFFFF).to(tl.int32)
-
-
-@triton.jit
-def value_of(pair):
-    """The score of a packed pair."""
-    return (pair >> 32).to(tl.int32).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def slot_of(group, slots):
-    """Where the best of a group is kept: groups may share one of the slots, a power of two, but no group has two."""
-    mixed = group.to(tl.uint32) * 2654435769
-    return (mixed >> 7).to(tl.int32) & (slots - 1)
 
 
 @triton.jit
@@ -117,11 +86,8 @@ def bounds_of_tile(
             q_at = tail_queries + column[None, :] * (levels * 64) + deep[:, None]
             for level in range(levels):
                 codes = tl.load(x_at + level * 64, mask=live[:, None], other=0)
-                q_high = tl.load(q_at + level * 64)
-                q_low = tl.load(q_at + BN * levels * 64 + level * 64)
-                fine = tl.dot(codes, q_high, out_dtype=tl.int32) * RADIX
-                fine = tl.dot(codes, q_low, acc=fine, out_dtype=tl.int32)
-                more += fine.to(tl.float32) * tl.load(tail_steps + level * BN + column)[None, :]
+                products = tl.dot(codes, tl.load(q_at + level * 64), out_dtype=tl.int32)
+                more += products.to(tl.float32) * tl.load(tail_steps + level * BN + column)[None, :]
             rest_scale = tl.load(tail_scale + row, mask=live, other=0.0)
             value += rest_scale[:, None] * more
             error += rest_scale[:, None] * share[None, :]
@@ -319,7 +285,7 @@ def _scans() -> list[Kernel]:
             "tail_queries": "*i8",
             "tail_steps": "*fp32",
         }
-        oldest = 75 if one.kind == "fp32" else 80
+        oldest, newest = one.only or (75 if one.kind == "fp32" else 80), one.only or 999
         listing = {"tau": "*fp32", "found": "*i32", "pairs": "*i64"}
         sizes = {
             "levels": "i32",
@@ -338,6 +304,7 @@ def _scans() -> list[Kernel]:
                 constants,
                 frozenset({"pitch", "capacity"}),
                 oldest=oldest,
+                newest=newest,
                 warps=one.warps,
                 stages=one.stages,
             )
@@ -352,6 +319,7 @@ def _scans() -> list[Kernel]:
                 constants,
                 frozenset({"pitch", "slots"}),
                 oldest=oldest,
+                newest=newest,
                 warps=one.warps,
                 stages=one.stages,
             )

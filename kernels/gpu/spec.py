@@ -21,8 +21,8 @@ class Kernel:
     constants, in the order of the signature, with their types as Triton writes them ("*fp32", "*u8", "*i64", "i32",
     "i64", "fp32"). Pointers are always aligned to 16 bytes, which is what the launcher's buffers are. constants: the
     others (tl.constexpr). aligned: integer arguments that are always multiples of 16. warps, stages: as Triton has
-    them. fusion: whether a product and a sum may be rounded once. oldest: compute capability from which it compiles,
-    80 for bfloat16.
+    them. fusion: whether a product and a sum may be rounded once. oldest, newest: compute capabilities that it is
+    compiled for, such as 80 for bfloat16; the latter for what one generation does better otherwise.
     """
 
     name: str
@@ -34,3 +34,8 @@ class Kernel:
     stages: int = 3
     fusion: bool = True
     oldest: int = 75
+    newest: int = 999
+
+    def fits(self, capability: int) -> bool:
+        """Whether it is compiled for that compute capability."""
+        return self.oldest <= capability <= self.newest

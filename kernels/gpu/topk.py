@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from matchcut.kernels.gpu.score import ordered, row_of, slot_of, value_of
+from matchcut.kernels.gpu.pairs import ordered, row_of, slot_of, value_of
 from matchcut.kernels.gpu.spec import Kernel
 
 

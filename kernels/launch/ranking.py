@@ -33,7 +33,8 @@ class Questions:
 
     queries: the scan's operand, (parts, columns, width). terms: float32 (5, columns). errors: float32 (b, 3).
     tail, steps: of the tail levels, for "prefix" int32 (b, levels * 64), whole codes, and float32 (b, levels), for
-    "all" int8 (2, columns, levels * 64) and float32 (levels, columns). exact: float32 (b, pitch), the queries.
+    "all" int8 (columns, levels * 64), the higher halves, and float32 (levels, columns). exact: float32 (b, pitch), the
+    queries.
     margin: float32 (b,), how far the exact score may be from the true product, thrice.
     """
 
@@ -47,7 +48,9 @@ class Questions:
     margin: Floats
 
 
-def coded_questions(queries: Floats, coded: CodedRows, radius: float, pitch: int, width: int) -> Questions | None:
+def coded_questions(
+    queries: Floats, coded: CodedRows, radius: float, pitch: int, width: int, capability: int
+) -> Questions | None:
     """Queries for int8 codes; None where their norms are beyond what codes.py bounds.
 
     Args:
@@ -55,9 +58,10 @@ def coded_questions(queries: Floats, coded: CodedRows, radius: float, pitch: int
         radius: at least the norm of each row.
         pitch: values of a row on the device, with padding.
         width: codes of a row on the device, likewise.
+        capability: compute capability of the device.
     """
     levels = coded.basis.levels
-    scan = scan_for("int8", len(queries), levels)
+    scan = scan_for("int8", len(queries), levels, capability)
     columns = scan.columns
     asked = code_queries(queries, coded, LIMIT, fine=True)
     if asked is None:
@@ -68,17 +72,20 @@ def coded_questions(queries: Floats, coded: CodedRows, radius: float, pitch: int
     operand[:, :count, :dense] = arrays["dense"].transpose(1, 0, 2)
     halves: NDArray[Any] = arrays["tail"]
     steps: NDArray[Any] = arrays["step"][:, 1:]
+    spread: NDArray[Any] = arrays["spread"]
+    slack: NDArray[Any] = arrays["slack"]
+    last = slack[:, levels]
     if scan.codes == "all":
-        tail: NDArray[np.generic] = np.zeros((2, columns, levels * LEVEL), np.int8)
-        tail[:, :count] = halves.transpose(2, 0, 1, 3).reshape(2, count, -1)
-        steps = _wide(steps.T, columns)
+        tail: NDArray[np.generic] = np.zeros((columns, levels * LEVEL), np.int8)
+        tail[:count] = halves[:, :, 0].reshape(count, -1)
+        last = last + _lower_halves(halves, steps, coded)
+        steps = _wide(asked.radix * steps.T, columns)
     else:
         tail = (asked.radix * halves[:, :, 0].astype(np.int32) + halves[:, :, 1]).reshape(count, -1)
-    spread, slack = arrays["spread"], arrays["slack"]
-    end = levels if scan.codes == "all" else 0
     share = spread[:, levels] if scan.codes == "all" else arrays["reach"][:, 0]
-    terms = np.stack([arrays["base"], arrays["step"][:, 0], spread[:, 0], share, slack[:, end]])
-    errors = np.stack([spread[:, 0], spread[:, levels] * (levels > 0), slack[:, levels]], axis=1)
+    first = last if scan.codes == "all" else slack[:, 0]
+    terms = np.stack([arrays["base"], arrays["step"][:, 0], spread[:, 0], share, first])
+    errors = np.stack([spread[:, 0], spread[:, levels] * (levels > 0), last], axis=1)
     return Questions(
         scan=scan,
         queries=operand,
@@ -91,7 +98,7 @@ def coded_questions(queries: Floats, coded: CodedRows, radius: float, pitch: int
     )
 
 
-def plain_questions(queries: Floats, kind: Kind, radius: float, pitch: int) -> Questions | None:
+def plain_questions(queries: Floats, kind: Kind, radius: float, pitch: int, capability: int) -> Questions | None:
     """Queries for rows in bfloat16 or float32; None where float32 could overflow.
 
     What is lost: a bfloat16 is within 2**-9 of a row's value, relatively, and two of them within 2**-17 of a query's;
@@ -99,7 +106,7 @@ def plain_questions(queries: Floats, kind: Kind, radius: float, pitch: int) -> Q
     sum |q_i x_i| <= |q| |x|; sums in float32 add score.rounding, twice over as tensor cores may cut off as well.
     """
     count = len(queries)
-    scan = scan_for(kind, count, 0)
+    scan = scan_for(kind, count, 0, capability)
     columns, parts = scan.columns, scan.parts
     norms = _norms(queries) * (1 + 1e-9)
     share = {("bf16", 2): 2.0**-8, ("bf16", 1): 2.0**-7, ("fp32", 1): 2.0**-8}[kind, parts]
@@ -132,6 +139,14 @@ def plain_questions(queries: Floats, kind: Kind, radius: float, pitch: int) -> Q
         exact=padded,
         margin=_margins(queries, radius),
     )
+
+
+def _lower_halves(halves: NDArray[Any], steps: Floats, coded: CodedRows) -> Floats:
+    """How much the lower halves of the tail levels' codes may add to a score: (b,), by Cauchy-Schwarz in each level."""
+    units = steps / coded.gains[1:]
+    norms = np.sqrt(np.square(halves[:, :, 1], dtype=np.float64).sum(axis=2))
+    bound: NDArray[np.float64] = (norms * units * coded.stats[1:, 1]).sum(axis=1)
+    return (bound * (1 + 2.0**-18)).astype(np.float32)
 
 
 @functools.cache
@@ -228,7 +243,7 @@ def alone(asked: Questions, query: int) -> Questions:
         queries=first(asked.queries, 1),
         terms=first(asked.terms, 1),
         errors=asked.errors[at],
-        tail=first(asked.tail, 1) if joint else asked.tail[at],
+        tail=first(asked.tail, 0) if joint else asked.tail[at],
         steps=first(asked.steps, 1) if joint else asked.steps[at],
         exact=asked.exact[at],
         margin=asked.margin[at],

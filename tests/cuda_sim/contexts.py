@@ -91,7 +91,7 @@ def write_manifest(
     for kernel in kernels:
         made: dict[str, Any] = {}
         for target in targets:
-            if int(target.removeprefix("ptx")) < kernel.oldest:
+            if not kernel.fits(int(target.removeprefix("ptx"))):
                 continue
             code = _ptx(target, kernel.name) if target.startswith("ptx") else _cubin(int(target), kernel.name)
             name = f"{target}-{kernel.name}"

@@ -49,8 +49,9 @@ class Home:
         return self._homes[kind]
 
     def ran(self, name: str) -> bool:
-        """Whether such a kernel ran; on the GPU nobody counts."""
-        return self.on_gpu or any(context.only.launched[name] for context in self._contexts)
+        """Whether such a kernel ran, or the one for this generation; on the GPU nobody counts."""
+        launched = [context.only.launched for context in self._contexts]
+        return self.on_gpu or any(one[name] or one[f"{name}_sm90"] for one in launched)
 
     def close(self) -> None:
         for home in self._homes.values():
@@ -126,6 +127,17 @@ def test_a_turned_prefix_and_its_tails(home: Home, batch: int) -> None:
         assert home.ran(name)
     if batch <= 8:
         assert 0 < found.pieces < 3 * batch * len(rows)  # the prefix decides most of it
+
+
+@pytest.mark.parametrize("dense", [None, 64])
+def test_another_generation(dense: int | None) -> None:
+    """Compute capability 8.6 has tiles of its own for many queries."""
+    random = np.random.default_rng(10)
+    context: Any = Interpreted()
+    context.capability = 86
+    rows = unit(random, 600, 160)
+    both(Cuda(context=context), unit(random, 20, 160), rows, coded(rows, dense), k=6)
+    assert context.only.launched["scan_int8_64_dense" if dense is None else "scan_int8_64_all"]
 
 
 def test_1280_dimensions(home: Home) -> None:

@@ -36,7 +36,7 @@ def test_what_may_run_is_loaded(
     scan: str,
     loaded: int,
 ) -> None:
-    kernels = [kernel for kernel in KERNELS if kernel.oldest <= capability]
+    kernels = [kernel for kernel in KERNELS if kernel.fits(capability)]
     nothing = {kernel.name: lambda *_: None for kernel in kernels}
     with simulated_context(kernels, stand_ins=nothing, capability=capability, manifest=manifest) as context:
         monkeypatch.setattr(Context, "open", lambda ordinal: context)
