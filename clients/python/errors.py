@@ -4,10 +4,12 @@ Error
 ├── InvalidInput        INVALID_ARGUMENT, OUT_OF_RANGE: a field is missing, malformed or out of range
 ├── NotFound            NOT_FOUND: no such item
 ├── FailedPrecondition  FAILED_PRECONDITION: e.g. vectors of another encoder
-├── Overloaded          RESOURCE_EXHAUSTED: no place free; `retry_after` says when to come back
+├── Overloaded          RESOURCE_EXHAUSTED: no place free, `retry_after` says when to come back; or the server's GPU has
+│                       too little memory for it (reason DEVICE_MEMORY_FULL)
 ├── DeadlineExceeded    DEADLINE_EXCEEDED: `timeout` is over
 ├── Cancelled           CANCELLED: the call was cancelled, e.g. by closing the client
-├── Unavailable         UNAVAILABLE: the server cannot be reached, or is shutting down
+├── Unavailable         UNAVAILABLE: the server cannot be reached, is shutting down, or has lost its GPU and has to be
+│                       started again (reason DEVICE_LOST)
 ├── Unauthenticated     UNAUTHENTICATED, PERMISSION_DENIED: the token or certificate is missing or not accepted
 └── ServerError         any other: a fault of the server
 
@@ -73,7 +75,11 @@ class FailedPrecondition(Error):
 
 
 class Overloaded(Error):
-    """All places are taken, or a limit is reached; `retry_after` says when to come back."""
+    """All places are taken, or a limit is reached; `retry_after` says when to come back.
+
+    With the reason "DEVICE_MEMORY_FULL" it did not fit into the memory of the server's GPU, and there is no
+    `retry_after`: ask for less at once.
+    """
 
 
 class DeadlineExceeded(Error):
@@ -85,7 +91,10 @@ class Cancelled(Error):
 
 
 class Unavailable(Error):
-    """The server cannot be reached, or is shutting down."""
+    """The server cannot be reached, or is shutting down.
+
+    With the reason "DEVICE_LOST" its GPU is lost, and it has to be started again before another try helps.
+    """
 
 
 class Unauthenticated(Error):

@@ -210,6 +210,10 @@ class Cuda(Ops):
         """The best pairs of each query; None where norms are too large or too small for bounds."""
         if not np.isfinite(largest_norm(queries)):
             raise ValueError("the queries hold NaN or infinity")
+        if (coded.count, coded.basis.dimensions) != rows.shape:
+            raise ValueError(
+                f"the codes are of {coded.count} rows of {coded.basis.dimensions} dimensions, not of {rows.shape}"
+            )
         if not len(rows):
             none = np.empty(0, np.int64)
             return [Answer(none, none.astype(np.float64), 0, 0) for _ in queries]

@@ -80,15 +80,15 @@ class Mirror:
         with self._lock:
             done = 0 if self._now is None else self._now.count
             if self._now is None or done < coded.count:
-                now = self._roomy(lane, coded)
+                now, room = self._roomy(lane, coded)
                 self._upload(lane, now, rows, coded, done)
-                self._now = _at(now, coded.count)
+                self._now, self._room = _at(now, coded.count), room  # both, and only now that nothing can fail
             return self._now if self._now.count == coded.count else _at(self._now, coded.count)
 
-    def _roomy(self, lane: Lane, coded: CodedRows) -> Resident:
-        """Device arrays with room for all rows, with what was there before."""
+    def _roomy(self, lane: Lane, coded: CodedRows) -> tuple[Resident, int]:
+        """Device arrays with room for all rows, with what was there before; and for how many."""
         if self._now is not None and coded.count <= self._room:
-            return self._now
+            return self._now, self._room
         basis = coded.basis
         room = max(coded.count, self._room + self._room // 2)
         room = -(-room // CHUNK) * CHUNK
@@ -123,8 +123,7 @@ class Mirror:
         if self._now is not None:
             self._carry(lane, self._now, now)
         lane.synchronize()  # before anything of the old arrays is let go
-        self._room = room
-        return now
+        return now, room
 
     def _carry(self, lane: Lane, old: Resident, new: Resident) -> None:
         """Copies what was there on the device."""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from matchcut.kernels.cuda.lane import Lane
 from matchcut.kernels.cuda.memory import Buffer, Pending
 from matchcut.kernels.cuda.mirror import Resident
+from matchcut.kernels.cuda.workspace import Workspace
 from matchcut.kernels.decide import Leaders
 from matchcut.kernels.launch.ranking import Questions, alone, least_of, pairwise, slots_of, tiles_of
 from matchcut.kernels.launch.scans import EACH, MANY
@@ -76,9 +76,11 @@ class Pass:
     """One pass: the launches for b queries, and where their results lie."""
 
     def __init__(
-        self, lane: Lane, task: Task, questions: Questions, excluded: Sequence[Ints32] | None, room: int
+        self, space: Workspace, task: Task, questions: Questions, excluded: Sequence[Ints32] | None, room: int
     ) -> None:
-        self.lane, self.task, self.questions, self.excluded = lane, task, questions, excluded
+        self.space, self.lane = space, space.lane
+        self.task, self.questions, self.excluded = task, questions, excluded
+        self.taken: list[Buffer] = []
         resident, count = task.resident, len(questions.margin)
         self.count, self.columns = count, questions.scan.columns
         self.k = min(task.k, resident.count)
@@ -88,7 +90,8 @@ class Pass:
         self.room = -(-max(2 * self.k, self.k + 1024) // _PLACED) * _PLACED
         self.scan = questions.scan
         self.prefix = self.scan.codes == "prefix"
-        self.seeding = self.prefix or (excluded is not None and any(len(some) for some in excluded))
+        self.unwanted = max(map(len, excluded), default=0) if excluded is not None else 0
+        self.seeding = self.prefix or self.unwanted > 0
         self.narrowing = resident.levels > 0 or count > 4  # else there is less to gain than launches cost
         self._put(excluded)
         self._make()
@@ -127,7 +130,7 @@ class Pass:
         for name, piece in pieces.items():
             start = offsets[name]
             packed[start : start + piece.nbytes] = piece.reshape(-1).view(np.uint8)
-        buffer = self.lane.upload(packed)
+        buffer = self.lane.upload(packed, self._taken(size))
         self.at = {name: buffer.at(offset) for name, offset in offsets.items()}
 
     def _make(self) -> None:
@@ -154,13 +157,23 @@ class Pass:
                 ("sampled_row", slots if self.seeding else 4),
             )
         )
-        buffer = self.lane.temporary(size)
+        buffer = self._taken(size)
         self.to = {name: buffer.at(offset) for name, offset in offsets.items()}
         self.to["leads"] = buffer.at(offsets["leads"], count * self.room)
         self.results = buffer, offsets["found"], offsets["pairs"]
         self.within = {name: offset - offsets["found"] for name, offset in offsets.items()}
         self.lane.fill(buffer, _LOWEST, offsets["found"], width=4)
         self.lane.fill(buffer, 0, offsets["out_score"] - offsets["found"], offset=offsets["found"], width=4)
+
+    def _taken(self, nbytes: int) -> Buffer:
+        self.taken.append(self.space.take(nbytes))
+        return self.taken[-1]
+
+    def end(self) -> None:
+        """Gives its memory back, once the answers have been read."""
+        for buffer in self.taken:
+            self.space.give(buffer)
+        self.taken.clear()
 
     def launch(self) -> Pending:
         """All the launches, which wait for nothing; gives counters and results, on their way."""
@@ -201,7 +214,7 @@ class Pass:
     def _seed(self) -> None:
         """A threshold from exact scores of the best of the sample."""
         to = self.to
-        self._kth("slots of the sample", "none", "all", to["raised"], min(4 * self.k, self.slots))
+        self._kth("slots of the sample", "none", "all", to["raised"], min(4 * self.k + self.unwanted, self.slots))
         self.lane.launch(
             "seeds",
             (self.slots // _SEED, self.count),
@@ -232,7 +245,8 @@ class Pass:
             self._grid(_LISTED),
             *(*bounds, self.task.groups, done, *found, best, self.capacity, self.slots),
         )
-        self._kth("slots of lower bounds", "margin", "least", to["raised"] if last else at["tau"])
+        # Groups that a query does not want may be the best of so many slots, k others are left.
+        self._kth("slots of lower bounds", "margin", "tau", to["raised"] if last else at["tau"], self.k + self.unwanted)
         if last:
             left = (to["left"], to["left_row"])
             lane.launch("narrow", self._grid(_LISTED), *bounds, to["raised"], *found, *left, self.capacity)
@@ -323,9 +337,10 @@ class Pass:
     def again(self, query: int, groups: Ints) -> Answer:
         """The answer of one query, with room for all rows."""
         excluded = None if self.excluded is None else [self.excluded[query]]
-        run = Pass(self.lane, self.task, alone(self.questions, query), excluded, self.task.resident.count)
+        run = Pass(self.space, self.task, alone(self.questions, query), excluded, self.task.resident.count)
         pending = run.launch()
         self.lane.synchronize()
         (answer,) = run.answers(pending.array(), groups)
+        run.end()
         assert answer is not None, "a list with room for all rows cannot overflow"
         return answer

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from matchcut.kernels.cuda.lane import Lane
 from matchcut.kernels.cuda.memory import Pending
 from matchcut.kernels.cuda.one_pass import Answer, Pass, Task
+from matchcut.kernels.cuda.workspace import Workspace
 from matchcut.kernels.launch.ranking import Questions
 from matchcut.kernels.launch.scans import FEW, MANY
 
@@ -37,14 +38,16 @@ def rank(lane: Lane, task: Task, questions: Iterable[Questions], groups: NDArray
         groups: (n,) int64, on the host.
     """
     answers: list[Answer] = []
+    space = Workspace(lane)
     under_way: list[tuple[Pass, Pending]] = []
     asked_for = 0
 
     def arrive() -> None:
         lane.synchronize()
         for run, pending in under_way:
-            for query, answer in enumerate(run.answers(pending.array(), groups)):
-                answers.append(answer or run.again(query, groups))
+            arrived = run.answers(pending.array(), groups)
+            run.end()
+            answers.extend(answer or run.again(query, groups) for query, answer in enumerate(arrived))
         under_way.clear()
 
     for asked in questions:
@@ -52,7 +55,7 @@ def rank(lane: Lane, task: Task, questions: Iterable[Questions], groups: NDArray
         if task.excluded is not None:
             excluded = task.excluded[asked_for : asked_for + len(asked.margin)]
         asked_for += len(asked.margin)
-        run = Pass(lane, task, asked, excluded, _CAPACITY[asked.scan.columns])
+        run = Pass(space, task, asked, excluded, _CAPACITY[asked.scan.columns])
         under_way.append((run, run.launch()))
         if len(under_way) == _AT_ONCE:
             arrive()

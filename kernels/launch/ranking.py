@@ -101,9 +101,12 @@ def coded_questions(
 def plain_questions(queries: Floats, kind: Kind, radius: float, pitch: int, capability: int) -> Questions | None:
     """Queries for rows in bfloat16 or float32; None where float32 could overflow.
 
-    What is lost: a bfloat16 is within 2**-9 of a row's value, relatively, and two of them within 2**-17 of a query's;
-    tf32 within 2**-10 of either (it may be cut off rather than rounded). So |error| is at most that share of
-    sum |q_i x_i| <= |q| |x|; sums in float32 add score.rounding, twice over as tensor cores may cut off as well.
+    What is lost: with u = 2**-8 a bfloat16 is within v = u / (1 + u) of a row's value, relatively, and two of them
+    within v**2 of a query's, one within v; so products are within v + v**2 + v**3 < u, or 2 v + v**2 < 2 u. tf32 is
+    within 2**-10 of either (it may be cut off rather than rounded). So |error| is at most that share of
+    sum |q_i x_i| <= |q| |x|; sums in float32 add score.rounding, twice over as tensor cores may cut off as well. Values
+    below 2**-126 may count as 0, which by Cauchy-Schwarz adds sqrt(d) 2**-126 times the other's norm. Norms stay below
+    2**127, so that no value rounds to infinity.
     """
     count = len(queries)
     scan = scan_for(kind, count, 0, capability)
@@ -111,8 +114,9 @@ def plain_questions(queries: Floats, kind: Kind, radius: float, pitch: int, capa
     norms = _norms(queries) * (1 + 1e-9)
     share = {("bf16", 2): 2.0**-8, ("bf16", 1): 2.0**-7, ("fp32", 1): 2.0**-8}[kind, parts]
     sums = np.array([rounding(parts * pitch, norm * radius) for norm in norms.tolist()])
-    slack = norms * radius * share + 2 * sums
-    if not np.isfinite(slack).all() or not np.isfinite(slack.astype(np.float32)).all():
+    slack = (norms * radius * share + 2 * sums) * (1 + 2.0**-6)  # sums are of rounded values, which may be larger
+    slack += (norms + radius) * (pitch**0.5 * 2.0**-124)
+    if not max(radius, norms.max()) < 2.0**127 or not (slack < 2.0**127).all():
         return None
     padded = _padded(queries, pitch)
     operand: NDArray[np.generic]

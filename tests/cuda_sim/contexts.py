@@ -48,7 +48,7 @@ def simulated_context(
         # A device for which there is no kernel at all is refused.
         some = kernels or [Kernel("idle", lambda: None, {}, {})]
         manifest = manifest or Manifest.read(write_manifest(Path(folder), some, shared=shared))
-        for kernel in kernels:
+        for kernel in [one for one in kernels if one.fits(capability)]:
             entry = manifest.entry(kernel.name)
             assert (entry.arguments, entry.warps, entry.aligned, dict(entry.constants)) == (
                 *(tuple(kernel.arguments.items()), kernel.warps, kernel.aligned, dict(kernel.constants)),
