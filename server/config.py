@@ -116,7 +116,7 @@ class Config:
 
     device: str = option(
         "auto",
-        "what preprocesses, pools and ranks: auto takes the first GPU that can be used, else the CPU; cuda:N is the "
+        "what preprocesses, pools and ranks: auto takes the first GPU if it can be used, else the CPU; cuda:N is the "
         "GPU that its driver counts as N, from 0",
         group="ranking",
         choices=("auto", "cpu", "cuda", "cuda:N"),
