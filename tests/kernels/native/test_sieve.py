@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from matchcut.kernels import crew as module
 from matchcut.kernels import sieve
 from matchcut.kernels.codes import CodedRows
+from matchcut.kernels.decide import decide
 from matchcut.kernels.native.shared_library import Variant
 from matchcut.kernels.sieve import Crew
 from matchcut.kernels.topk import Ranked, search
@@ -188,10 +189,17 @@ def test_a_minimum_is_compared_exactly(name: str) -> None:
 def test_few_pairs_are_decided_as_many_are(monkeypatch: pytest.MonkeyPatch, pairs: int, count: int) -> None:
     """Of a few all that may decide are scored, of many `decide` takes care: near ties, copies, groups, a minimum."""
     calls: list[int] = []
-    decide, best = sieve.decide, sieve._best
+
+    def noted(number: int, work: Any) -> Any:
+        def call(*given: Any, **how: Any) -> Any:
+            calls.append(number)
+            return work(*given, **how)
+
+        return call
+
     monkeypatch.setattr(sieve, "_PAIRS", pairs)
-    monkeypatch.setattr(sieve, "decide", lambda *given, **how: calls.append(0) or decide(*given, **how))
-    monkeypatch.setattr(sieve, "_best", lambda *given: calls.append(1) or best(*given))
+    monkeypatch.setattr(sieve, "decide", noted(0, decide))
+    monkeypatch.setattr(sieve, "_best", noted(1, sieve._best))
     random = np.random.default_rng(7)
     queries, kinds = steep(random, count, 200), steep(random, 60, 200)
     rows = kinds[random.integers(0, 60, 900)] + (random.integers(-1, 2, (900, 200)) * ULP).astype(np.float32)
