@@ -19,6 +19,7 @@ from matchcut.kernels.cuda.launcher import Context
 from matchcut.kernels.cuda.memory import Buffer
 from matchcut.kernels.launch.scans import DEPTH, Kind
 from matchcut.kernels.native.shared_library import CHUNK, LEVEL
+from matchcut.kernels.preprocess import bfloat16_bits
 
 _PITCH = DEPTH  # values; rows are padded with zeros to a multiple
 _SLAB = 32  # chunks uploaded at a time
@@ -145,7 +146,7 @@ class Mirror:
                 piece = np.pad(piece, ((0, 0), (0, now.pitch - now.dimensions)))
             lane.upload(np.ascontiguousarray(piece), now.rows, start * 4 * now.pitch)
             if now.kind == "bf16":
-                lane.upload(bfloat16(piece), now.codes, start * 2 * now.width)
+                lane.upload(bfloat16_bits(piece), now.codes, start * 2 * now.width)
             elif now.kind == "int8":
                 self._upload_codes(lane, now, coded, start, stop)
             lane.synchronize()  # staging is reused
@@ -162,13 +163,6 @@ class Mirror:
             lane.upload(beyond, now.beyond, start * 4)
             lane.upload(tail, now.tail, start * LEVEL * now.levels)
             lane.upload(tail_scale, now.tail_scale, start * 4)
-
-
-def bfloat16(values: Floats) -> NDArray[np.uint16]:
-    """The bits of the nearest bfloat16 of finite values, ties to even."""
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    rounded: NDArray[np.uint16] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    return rounded
 
 
 def _at(resident: Resident, count: int) -> Resident:

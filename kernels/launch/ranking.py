@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from matchcut.kernels.codes import CodedRows, code_queries
 from matchcut.kernels.launch.scans import LIMIT, Kind, Scan, scan_for
 from matchcut.kernels.native.shared_library import LEVEL
+from matchcut.kernels.preprocess import bfloat16_bits
 from matchcut.kernels.score import rounding, wide_rounding
 
 MOST = 4096  # the largest k
@@ -124,11 +125,11 @@ def plain_questions(queries: Floats, kind: Kind, radius: float, pitch: int, capa
         operand = np.zeros((1, columns, pitch), np.float32)
         operand[0, :count] = padded
     else:
-        high = _bf16(padded)
+        high = bfloat16_bits(padded)
         operand = np.zeros((parts, columns, pitch), np.uint16)
         operand[0, :count] = high
         if parts == 2:
-            operand[1, :count] = _bf16(padded - (high.astype(np.uint32) << 16).view(np.float32))
+            operand[1, :count] = bfloat16_bits(padded - (high.astype(np.uint32) << 16).view(np.float32))
     terms = np.zeros((5, columns), np.float32)
     terms[4, :count] = slack.astype(np.float32) * _UP
     errors = np.zeros((count, 3), np.float32)
@@ -224,12 +225,6 @@ def _wide(values: NDArray[Any], columns: int) -> Floats:
     wide = np.zeros((len(values), columns), np.float32)
     wide[:, : values.shape[1]] = values
     return wide
-
-
-def _bf16(values: Floats) -> NDArray[np.uint16]:
-    bits = np.ascontiguousarray(values).view(np.uint32)
-    rounded: NDArray[np.uint16] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
-    return rounded
 
 
 def alone(asked: Questions, query: int) -> Questions:
