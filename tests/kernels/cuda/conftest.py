@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from cuda_sim.simulation import Simulation, load
+if TYPE_CHECKING:  # not for a run of more than this folder, which only asks below what to leave out
+    from cuda_sim.simulation import Simulation
 
 HERE = Path(__file__).parent
 
@@ -25,6 +27,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.fixture
 def simulation() -> Iterator[Simulation]:
     """The simulated driver, as after a start; a test has to close what it opens."""
+    from cuda_sim.simulation import load
+
     simulation = load()
     simulation.reset()
     yield simulation
