@@ -12,7 +12,8 @@ import numpy as np
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from matchcut.client.status import LOST
+from matchcut.client.errors import from_rpc
+from matchcut.client.status import LOST, Status
 from matchcut.server.records import Pixels
 from matchcut.v1 import catalog_pb2, catalog_pb2_grpc, common_pb2, media_pb2, recommender_pb2, recommender_pb2_grpc
 
@@ -66,15 +67,21 @@ class Wire:
         messages = [catalog_pb2.IngestRequest(header=header)]
         messages += [catalog_pb2.IngestRequest(chunk=chunk) for chunk in chunks]
         messages.append(catalog_pb2.IngestRequest(end=catalog_pb2.IngestEnd()))
-        for _ in range(5):
-            try:
-                reply: catalog_pb2.IngestResponse = await self.catalog.Ingest(iter(messages))
-                return reply
-            except grpc.aio.AioRpcError as error:
-                # A write that comes after the server's refusal: grpc.aio tells its own error in place of the status.
-                if error.details() != LOST:
-                    raise
-        raise AssertionError("the server's status was lost five times in a row")
+        call = self.catalog.Ingest(iter(messages))
+        status = Status(call)
+        try:
+            reply: catalog_pb2.IngestResponse = await call
+            return reply
+        except grpc.aio.AioRpcError as error:
+            # A write that comes after the server's refusal: grpc.aio tells its own error in place of the status.
+            if error.details() != LOST:
+                raise
+            meant = await status.corrected(from_rpc(error))
+            assert meant is not None, "the server said OK to a call that failed"
+            assert meant.message != LOST, "the server's status did not come"
+            raise grpc.aio.AioRpcError(
+                status.code(), grpc.aio.Metadata(), status.trailing_metadata(), status.details()
+            ) from error
 
     def live(
         self,

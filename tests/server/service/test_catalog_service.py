@@ -303,9 +303,9 @@ async def test_refused_uploads_do_not_use_up_the_connection(wire: Wire) -> None:
     """A refused call whose sender had more to send must not go on counting as one of the connection's streams."""
     bad, chunks = header_of(), [media_pb2.MediaChunk(data=bytes(1000))] * 20
     for _ in range(150):
-        # Which error is told is up to a race in the caller's gRPC (its issue 36066); that the place comes back is not.
-        with pytest.raises(grpc.aio.AioRpcError):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
             await wire.send(bad, chunks)
+        assert wire.told(caught.value)[0] == "INVALID_ARGUMENT"
     assert (await wire.catalog.ListItems(pb.ListItemsRequest(), timeout=10)).total_size == 0
 
 
