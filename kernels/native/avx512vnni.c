@@ -12,10 +12,11 @@ static inline TARGET __m512i spread_four(const int8_t *query) {
     return _mm512_set1_epi32(four);
 }
 
-/* R blocks, Q queries: R * Q accumulators, R + Q loads for as many products. Both are constants in each call. */
+/* R blocks, Q queries: R * Q accumulators, R + Q loads for as many products. Both are constants in each call. Other
+ * queries want the blocks, too, so that those to come next are fetched meanwhile, unless that is NULL. */
 static inline __attribute__((always_inline)) TARGET void some(const uint8_t *data, size_t quads, const int8_t *queries,
                                                               const int32_t *sums, int32_t *dots,
-                                                              const size_t R, const size_t Q) {
+                                                              const uint8_t *next, const size_t R, const size_t Q) {
     __m512i acc[6][4];
 #pragma GCC unroll 6
     for (size_t q = 0; q < Q; ++q)
@@ -25,6 +26,9 @@ static inline __attribute__((always_inline)) TARGET void some(const uint8_t *dat
         __m512i rows[4];
 #pragma GCC unroll 4
         for (size_t r = 0; r < R; ++r) rows[r] = _mm512_loadu_si512(data + (r * quads + quad) * 64);
+        if (next)
+#pragma GCC unroll 4
+            for (size_t r = 0; r < R; ++r) _mm_prefetch((const char *)(next + (r * quads + quad) * 64), _MM_HINT_T1);
 #pragma GCC unroll 6
         for (size_t q = 0; q < Q; ++q) {
             __m512i query = spread_four(queries + (q * quads + quad) * 4);
@@ -85,18 +89,18 @@ TARGET static void avx512vnni_dense(const uint8_t *blocks, size_t count, size_t 
         return;
     }
 #define SOME(R, Q)                                                                                                    \
-    some(data, quads, queries + q * quads * 4, sums + q,                                   \
-         dots + q * MC_CHUNK + block * MC_BLOCK, R, Q);                                                               \
+    some(data, quads, queries + q * quads * 4, sums + q, dots + q * MC_CHUNK + block * MC_BLOCK, next, R, Q);         \
+    next = NULL;                                                                                                      \
     q += Q
     for (; block + 4 <= count; block += 4) {
-        const uint8_t *data = blocks + block * quads * 64;
+        const uint8_t *data = blocks + block * quads * 64, *next = block + 8 <= count ? data + quads * 256 : NULL;
         size_t q = 0;
         while (q + 6 <= b) { SOME(4, 6); }
         while (q + 2 <= b) { SOME(4, 2); }
         while (q < b) { SOME(4, 1); }
     }
     for (; block < count; ++block) {
-        const uint8_t *data = blocks + block * quads * 64;
+        const uint8_t *data = blocks + block * quads * 64, *next = NULL;
         size_t q = 0;
         while (q + 4 <= b) { SOME(1, 4); }
         while (q < b) { SOME(1, 1); }
