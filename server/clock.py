@@ -11,7 +11,7 @@ from typing import TypeVar
 from matchcut.server.records import StageTime, StageTimes
 
 T = TypeVar("T")
-ORDER = ("receive", "decode", "preprocess", "encode", "segment", "pool", "rank", "store")
+ORDER = ("receive", "decode", "preprocess", "queue", "encode", "segment", "pool", "rank", "store")
 
 
 @dataclass(slots=True)
@@ -62,6 +62,11 @@ class Clock:
             close = getattr(iterator, "close", None)
             if close is not None:
                 close()
+
+    def move(self, wall_ns: int, stage: str, to: str) -> None:
+        """Counts so much of a stage's wall time as another's: what a block turned out to have spent otherwise."""
+        for name, change in ((stage, -wall_ns), (to, wall_ns)):
+            self._tallies.setdefault(name, Tally()).wall_ns += change
 
     def note(self, stage: str, *, variant: str = "", **counts: int) -> None:
         """Says which implementation of a stage ran and adds to what it counted."""

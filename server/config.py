@@ -8,40 +8,20 @@ environment.
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Collection, Mapping
+from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from matchcut.server.errors import InvalidInput
+from matchcut.server.options import option, parse, suggestion
 
 __all__ = ["PREFIX", "Config", "add_flags", "environment", "load"]
 
 PREFIX = "MATCHCUT_"
 NOT_GIVEN = Path()
-SIZES = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
-
-
-def option(
-    default: Any,
-    text: str,
-    *,
-    group: str,
-    least: float | None = None,
-    choices: tuple[str, ...] = (),
-    size: bool = False,
-    pattern: str = "",
-) -> Any:
-    """A field of Config: its default, its help, and what its values must satisfy.
-
-    `size` takes "64MiB" too; `pattern` is a regular expression, in which the last of the choices is only shown.
-    """
-    metadata = {"text": text, "group": group, "least": least, "choices": choices, "size": size, "pattern": pattern}
-    return field(default=default, metadata=metadata)
 
 
 def user_folder(variable: str, below: str) -> Path:
@@ -105,7 +85,19 @@ class Config:
         ),
     )
     threads: int = option(0, "threads of the engine; 0 takes all cores", group="encoder", least=0)
-    batch: int = option(4, "frames in one run of the engine at most", group="encoder", least=1)
+    batch: int = option(4, "one request's frames in one run of the engine at most", group="encoder", least=1)
+    max_batch: int = option(
+        16,
+        "frames of all requests together in one run of the engine at most; how many are worth it is measured at start",
+        group="encoder",
+        least=1,
+    )
+    max_queue: int = option(
+        128,
+        "frames that wait for the engine at most; more are refused with RESOURCE_EXHAUSTED",
+        group="encoder",
+        least=1,
+    )
     still: float = option(
         0.6,
         "a frame whose difference from the last encoded one (fourth-power mean, in grey levels) is below this reuses "
@@ -142,6 +134,40 @@ class Config:
         least=1,
     )
 
+    models: Path = option(NOT_GIVEN, "folder of models that are served too: NAME/VERSION/model.onnx", group="models")
+    models_load: str = option("all", "models loaded at start: all, none, or names with commas between", group="models")
+    models_poll: float = option(
+        0.0, "seconds between two looks for models that are new or changed; 0 never looks", group="models", least=0
+    )
+    models_sequences: int = option(1024, "sequences at once of a model with a state", group="models", least=1)
+
+    oip: str = option(
+        "on",
+        "whether the open inference protocol is served beside matchcut's own services, so that standard clients can "
+        "use the models",
+        group="inference protocol",
+        choices=("on", "off"),
+    )
+    model_control: str = option(
+        "none",
+        "whether callers of that protocol may load and unload models: explicit lets them",
+        group="inference protocol",
+        choices=("none", "explicit"),
+    )
+    shared_memory: int = option(
+        0,
+        "regions of POSIX shared memory that callers on this machine may register at once, by which they can read and "
+        "write what this user may under /dev/shm; 0 takes none",
+        group="inference protocol",
+        least=0,
+    )
+    stream_requests: int = option(
+        8,
+        "requests of one inference stream under way at once; the next ones are not read until one is answered",
+        group="inference protocol",
+        least=1,
+    )
+
     rate: float = option(1.0, "frames per second used at ingest", group="media", least=0.001)
     query_rate: float = option(2.0, "frames per second used in queries", group="media", least=0.001)
     max_pixels: int = option(4096 * 4096, "most pixels in a picture", group="media", least=1)
@@ -173,47 +199,6 @@ class Config:
         "address and port, such as 127.0.0.1:9464, that serves metrics for Prometheus; off by default",
         group="watching",
     )
-
-
-def parse(declared: Field[Any], value: object, source: str) -> Any:
-    """A value in the declared type.
-
-    Args:
-        value: text from a flag or the environment, or what the TOML file holds.
-        source: where it stands, for the message.
-
-    Raises:
-        InvalidInput: it is of another type, too small, or none of the choices.
-    """
-    kind = type(declared.default)
-    meta = declared.metadata
-
-    def wrong(expected: str) -> InvalidInput:
-        return InvalidInput(f"{source}: {value!r} is not {expected}", reason="INVALID_OPTION", field=declared.name)
-
-    result: Any
-    if kind is int and meta["size"] and isinstance(value, str):
-        written = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]*)\s*", value)
-        if written is None or written[2].upper() not in SIZES:
-            raise wrong("a size such as 67108864 or 64MiB")
-        result = int(written[1]) * SIZES[written[2].upper()]
-    elif kind in (int, float) and not isinstance(value, bool):
-        try:
-            result = kind(value)
-        except (TypeError, ValueError):
-            raise wrong("a whole number" if kind is int else "a number") from None
-        if (isinstance(value, float) and result != value) or not math.isfinite(result):
-            raise wrong("a whole number" if kind is int else "a number")
-    elif isinstance(value, str) and kind is not int and kind is not float:
-        result = Path(value).expanduser() if issubclass(kind, Path) else value
-    else:
-        raise wrong(f"of type {kind.__name__}")
-    if meta["least"] is not None and result < meta["least"]:
-        raise wrong(f"at least {meta['least']}")
-    fits = re.fullmatch(meta["pattern"], str(result)) if meta["pattern"] else result in meta["choices"]
-    if meta["choices"] and not fits:
-        raise wrong(f"one of {', '.join(meta['choices'])}")
-    return result
 
 
 def add_flags(parser: argparse.ArgumentParser, *, only: Collection[str] = ()) -> None:
@@ -255,14 +240,6 @@ def from_file(path: Path, known: Mapping[str, Field[Any]]) -> dict[str, Any]:
         if name not in known:
             raise InvalidInput(f"{path}: there is no option {name!r}{suggestion(name, known)}", reason="INVALID_OPTION")
     return {name: parse(known[name], value, f"{path}: {name}") for name, value in written.items()}
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """', did you mean ...?' where an option has a similar name."""
-    import difflib
-
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Config:

@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Hashable
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from matchcut.kernels.device import Device
+from matchcut.server.batcher import Batcher, Watcher
 from matchcut.server.blanks import is_blank
 from matchcut.server.clock import Clock
 from matchcut.server.engines import Engine
+from matchcut.server.feed import Caller
 from matchcut.server.records import Cut, Embedding, Floats, Frame, MediaReport, Pixels
 from matchcut.server.stills import StillGate
+from matchcut.server.tensors import Tensor
+
+__all__ = ["Encoding", "shared", "tune"]
+
+PIXELS, EMBEDDING = "pixels", "embedding"  # what a batcher of an encoder takes and gives
+
+
+def shared(engine: Engine, *, most: int, queue: int, workers: int = 1, watcher: Watcher | None = None) -> Batcher:
+    """A batcher of the engine, from "pixels" (see Engine.run) to "embedding"."""
+
+    def run(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {EMBEDDING: engine.run(inputs[PIXELS])}
+
+    name = engine.encoder.identity.name
+    return Batcher(run, name=name, most=most, queue=queue, workers=workers, watcher=watcher)
+
+
+def tune(batcher: Batcher, engine: Engine) -> int:
+    """Lets a batcher of shared() measure its engine; returns how many frames are worth joining."""
+    return batcher.tune({PIXELS: np.zeros(engine.encoder.shape(1), np.float32)})
 
 
 @dataclass(slots=True)
@@ -31,18 +54,27 @@ class Encoding:
     """The preprocess and encode stages of the pipeline.
 
     Args:
-        batch: frames in one run of the engine at most; memory grows with it.
+        batcher: of the engine; see shared().
+        batch: frames of one request in one run of the engine at most; memory grows with it.
         still: see StillGate.
     """
 
-    def __init__(self, engine: Engine, device: Device, *, batch: int, still: float) -> None:
+    def __init__(self, engine: Engine, batcher: Batcher, device: Device, *, batch: int, still: float) -> None:
         self._engine = engine
+        self._batcher = batcher
         self._device = device
-        self._size = batch
+        self._size = min(batch, batcher.most)
         self._still = still
 
     def __call__(
-        self, events: Generator[Frame | Cut, None, None], *, idle: Callable[[], bool], clock: Clock, report: MediaReport
+        self,
+        events: Generator[Frame | Cut, None, None],
+        *,
+        idle: Callable[[], bool],
+        clock: Clock,
+        report: MediaReport,
+        caller: Caller,
+        client: Hashable = None,
     ) -> Generator[Embedding | Cut, None, None]:
         """The same events with an embedding for each frame; order and times stay.
 
@@ -50,7 +82,13 @@ class Encoding:
 
         Args:
             idle: True when the next frame would have to be waited for: what is at hand is then encoded at once.
+            caller: who waits for it.
+            client: see Batcher.submit.
+
+        Raises:
+            MatchcutError: as Batcher.submit.
         """
+        encode = partial(self._run, clock=clock, caller=caller, client=client)
         gate = StillGate(self._still)
         batch = Batch()
         last: Floats | None = None
@@ -74,16 +112,18 @@ class Encoding:
                     batch.frames.append(event.rgb)
                 batch.events.append((event.time_us, len(batch.frames) - 1))
                 if len(batch.frames) == self._size or len(batch.events) >= 8 * self._size or idle():
-                    embeddings, last = self._run(batch, last, clock)
+                    embeddings, last = encode(batch, last)
                     yield from embeddings
                     batch = Batch()
         if blank and not report.frames_used:
             report.frames_used = 1
             batch.frames.append(blank.rgb)
             batch.events.append((blank.time_us, 0))
-        yield from self._run(batch, last, clock)[0]
+        yield from encode(batch, last)[0]
 
-    def _run(self, batch: Batch, last: Floats | None, clock: Clock) -> tuple[list[Embedding | Cut], Floats | None]:
+    def _run(
+        self, batch: Batch, last: Floats | None, *, clock: Clock, caller: Caller, client: Hashable
+    ) -> tuple[list[Embedding | Cut], Floats | None]:
         """Encodes a batch; row -1 stands for `last`, the vector encoded before it."""
         vectors: list[Floats] = []
         if batch.frames:
@@ -91,9 +131,11 @@ class Encoding:
             with clock("preprocess"):
                 pixels = self._device.preprocess(np.stack(batch.frames), encoder.mean, encoder.std, encoder.layout)
             with clock("encode"):
-                vectors = list(self._engine.run(pixels))
+                answer = self._batcher.submit({PIXELS: pixels}, caller=caller, client=client)
+            clock.move(answer.queue_ns, "encode", "queue")
+            vectors = list(answer.outputs[EMBEDDING])
             clock.note("preprocess", variant=self._device.variant, frames=len(vectors))
-            clock.note("encode", variant=self._engine.variant, frames=len(vectors), runs=1)
+            clock.note("encode", variant=self._engine.variant, frames=len(vectors), runs=1, batched=answer.batch)
         done: list[Embedding | Cut] = []
         for event in batch.events:
             if isinstance(event, Cut):

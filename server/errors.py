@@ -4,7 +4,8 @@ MatchcutError
 ├── InvalidInput            INVALID_ARGUMENT     a field is missing, malformed or out of range
 │   ├── UnreadableMedia     INVALID_ARGUMENT     not media, or of a kind that is not accepted
 │   └── MediaLimitExceeded  INVALID_ARGUMENT     more pixels, bytes, frames or seconds than the server takes
-├── NotFound                NOT_FOUND            no such item
+├── NotFound                NOT_FOUND            no such item, no such model
+├── Unavailable             UNAVAILABLE          a model is there but not loaded, or is being replaced
 ├── Unauthenticated         UNAUTHENTICATED      no valid token
 ├── EncoderMismatch         FAILED_PRECONDITION  vectors of another encoder
 ├── Overloaded              RESOURCE_EXHAUSTED   no place free now: retry after a while
@@ -40,6 +41,7 @@ __all__ = [
     "Overloaded",
     "StoreFailed",
     "Unauthenticated",
+    "Unavailable",
     "UnreadableMedia",
 ]
 
@@ -87,6 +89,13 @@ class NotFound(MatchcutError):
 
     code = "NOT_FOUND"
     reason = "ITEM_NOT_FOUND"
+
+
+class Unavailable(MatchcutError):
+    """What is asked for is known, but cannot be used at present."""
+
+    code = "UNAVAILABLE"
+    reason = "MODEL_UNAVAILABLE"
 
 
 class Unauthenticated(MatchcutError):

@@ -10,7 +10,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from matchcut.server.errors import Cancelled, DeadlineExceeded, MatchcutError
@@ -21,25 +21,51 @@ T = TypeVar("T")
 
 
 class Caller:
-    """Whether the work for a request still has somebody who waits for it.
+    """Whether the work for a request still has somebody who waits for it. Safe to be used by several threads at once.
 
     deadline: time.monotonic() after which nobody waits; None where there is no deadline.
     """
 
     def __init__(self, deadline: float | None = None) -> None:
         self.deadline = deadline
-        self._gone = threading.Event()
+        self._gone = False
+        self._lock = threading.Lock()
+        self._told: list[Callable[[], None]] = []
 
     def leave(self) -> None:
-        """The caller cancelled or lost the connection."""
-        self._gone.set()
+        """The caller cancelled or lost the connection; whoever asked to be told is told, in this thread."""
+        with self._lock:
+            told, self._told, self._gone = self._told, [], True
+        for tell in told:
+            tell()
+
+    def on_leave(self, tell: Callable[[], None]) -> None:
+        """Calls `tell`, which must not block, once the caller leaves; at once where it has left already."""
+        with self._lock:
+            if not self._gone:
+                self._told.append(tell)
+                return
+        tell()
+
+    def forget(self, tell: Callable[[], None]) -> None:
+        """Takes one on_leave() back; one that was called already is no error."""
+        with self._lock:
+            if tell in self._told:
+                self._told.remove(tell)
+
+    def fault(self) -> MatchcutError | None:
+        """Why nobody waits any longer; None while somebody does."""
+        if self._gone:
+            return Cancelled("the caller cancelled the request or lost the connection")
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            return DeadlineExceeded("the deadline of the request has passed; allow more time or send less media")
+        return None
 
     def check(self) -> None:
         """Raises Cancelled or DeadlineExceeded where nobody waits any longer."""
-        if self._gone.is_set():
-            raise Cancelled("the caller cancelled the request or lost the connection")
-        if self.deadline is not None and time.monotonic() > self.deadline:
-            raise DeadlineExceeded("the deadline of the request has passed; allow more time or send less media")
+        fault = self.fault()
+        if fault is not None:
+            raise fault
 
 
 class Feed(Generic[T]):
@@ -50,13 +76,20 @@ class Feed(Generic[T]):
         caller: asked before each wait.
         weight: most weight that may wait in the feed.
         pause: seconds that the sender may be silent before get() raises DeadlineExceeded.
+        latest: where not 0, so many items wait at most: instead of waiting for room, put() drops the oldest.
+
+    dropped: how many items were.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, caller: Caller, *, weight: int, pause: float) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, caller: Caller, *, weight: int, pause: float, latest: int = 0
+    ) -> None:
         self._loop = loop
         self._caller = caller
         self._limit = weight
         self._pause = pause
+        self._latest = latest
+        self.dropped = 0
         self._queue: deque[tuple[T, int]] = deque()
         self._weight = 0
         self._ended = False
@@ -66,11 +99,14 @@ class Feed(Generic[T]):
         self._room = asyncio.Event()
 
     async def put(self, item: T, weight: int) -> None:
-        """Adds an item; waits while the feed is full; drops it if the worker has closed the feed."""
+        """Adds an item; waits while the feed is full, or makes room; drops it if the worker has closed the feed."""
         while True:
             with self._changed:
                 if self._closed:
                     return
+                while self._latest and self._queue and self._full(weight):
+                    self._weight -= self._queue.popleft()[1]
+                    self.dropped += 1
                 if self._weight < self._limit:
                     self._queue.append((item, weight))
                     self._weight += weight
@@ -129,6 +165,10 @@ class Feed(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         while (item := self.get()) is not None:
             yield item
+
+    def _full(self, weight: int) -> bool:
+        """Whether one more item of that weight would make the oldest one too many."""
+        return len(self._queue) >= self._latest or self._weight + weight > self._limit
 
     def _signal_room(self) -> None:
         if not self._loop.is_closed():

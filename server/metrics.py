@@ -6,19 +6,27 @@ matchcut_rank_survivors_total    pairs (row, segment asked with) that the scan c
 matchcut_rank_pieces_total       pieces of 64 bytes of codes that were read of survivors
 matchcut_rank_rescored_total     pairs that were scored exactly
 matchcut_rank_seconds            histogram of the time of a ranking
+matchcut_batch_rows              histogram of the rows in a run of a model, of all requests together
+matchcut_batch_seconds           histogram of the time of such a run
+matchcut_batch_wasted_total      runs at whose end nobody waited for them any longer
+matchcut_batch_waiting_rows      rows that wait for a run
+matchcut_batch_wait_seconds      histogram of how long a request waited for its run to begin
+matchcut_batch_dropped_total     requests that were given up before they were computed
 matchcut_catalog_segments        segments in the catalogue, all tenants together
 matchcut_catalog_coded_segments  those of them that are coded for the scan
 matchcut_scan_epoch_age_rows     rows that were coded in a way that had been chosen before they came
 
-Those of rank have the label `variant`, what ranked, for example "cpu-avx2", "cpu-numpy" or "cuda-int8". The address
-speaks plain HTTP and asks for no token: it tells how much there is and how busy the server is, but nothing of what.
+Those of rank have the label `variant`, what ranked, for example "cpu-avx2", "cpu-numpy" or "cuda-int8". Those of batch
+have the label `model`, the name of the encoder or model that runs; dropped ones also the `reason`: "OVERLOADED",
+"DEADLINE_TOO_SHORT" (the answer would have come too late), "DEADLINE_EXCEEDED" or "CANCELLED". The address speaks plain
+HTTP and asks for no token: it tells how much there is and how busy the server is, but nothing of what.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -27,6 +35,7 @@ from matchcut.server.catalog import Sizes
 from matchcut.server.errors import InvalidInput
 
 _BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # seconds
+_ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 128)
 _COUNTED = ("rows", "survivors", "pieces", "rescored")
 
 
@@ -50,6 +59,7 @@ class Metrics:
         self._seconds = Histogram(
             "matchcut_rank_seconds", "time of a ranking", ["variant"], registry=registry, buckets=_BUCKETS
         )
+        self.batches = BatchMetrics(registry)
         registry.register(_Gauges(sizes))
         try:
             self._server, self._thread = start_http_server(port, host.strip("[]"), registry)
@@ -73,6 +83,41 @@ class Metrics:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class BatchMetrics:
+    """What batchers of any number of models tell; see batcher.Watcher."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        model = ["model"]
+        self._rows = Histogram("matchcut_batch_rows", "rows in a run", model, registry=registry, buckets=_ROWS)
+        self._seconds = Histogram("matchcut_batch_seconds", "time of a run", model, registry=registry, buckets=_BUCKETS)
+        self._wasted = Counter("matchcut_batch_wasted", "runs that nobody waited for", model, registry=registry)
+        self._waiting = Gauge("matchcut_batch_waiting_rows", "rows that wait for a run", model, registry=registry)
+        self._waits = Histogram(
+            "matchcut_batch_wait_seconds", "wait for a run to begin", model, registry=registry, buckets=_BUCKETS
+        )
+        self._dropped = Counter(
+            "matchcut_batch_dropped", "requests given up before they ran", ["model", "reason"], registry=registry
+        )
+
+    def ran(self, model: str, rows: int, seconds: float, *, wasted: bool) -> None:
+        """Counts a run."""
+        self._rows.labels(model).observe(rows)
+        self._seconds.labels(model).observe(seconds)
+        self._wasted.labels(model).inc(wasted)
+
+    def waited(self, model: str, seconds: float) -> None:
+        """Counts a request whose run begins."""
+        self._waits.labels(model).observe(seconds)
+
+    def dropped(self, model: str, reason: str) -> None:
+        """Counts a request that was given up."""
+        self._dropped.labels(model, reason).inc()
+
+    def queued(self, model: str, rows: int) -> None:
+        """Remembers how many rows wait."""
+        self._waiting.labels(model).set(rows)
 
 
 class _Gauges(Collector):

@@ -11,6 +11,7 @@ import numpy as np
 
 from matchcut.kernels.device import Device
 from matchcut.kernels.topk import Ranked
+from matchcut.server.batcher import Batcher
 from matchcut.server.catalog import Catalog, View
 from matchcut.server.clock import Clock
 from matchcut.server.encode import Encoding
@@ -41,12 +42,15 @@ from matchcut.server.vectors import agree, unit
 class Job:
     """One request's run through the pipeline.
 
-    idle: whether the sender's next piece would have to be waited for.
+    client: whose it is, for turns that are fair between clients; "": nobody's in particular. idle: whether the sender's
+    next piece would have to be waited for. dropped: how many of its pieces were dropped because they came too fast.
     """
 
     caller: Caller = field(default_factory=Caller)
     clock: Clock = field(default_factory=Clock)
     idle: Callable[[], bool] = lambda: False
+    dropped: Callable[[], int] = lambda: 0
+    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ class Pipeline:
     """Takes media in and gives ranked items out. Safe to be used by several threads at once.
 
     Args:
-        batch: frames in one run of the engine at most.
+        batcher: of the engine; see encode.shared().
+        batch: frames of one request in one run of the engine at most.
         still: see stills.StillGate.
         bounds: of the segments of a clip that is asked with.
         item_segments: most segments, together, of items that are asked with.
@@ -76,6 +81,7 @@ class Pipeline:
     def __init__(
         self,
         engine: Engine,
+        batcher: Batcher,
         device: Device,
         catalog: Catalog,
         *,
@@ -92,7 +98,7 @@ class Pipeline:
         self._bounds = bounds
         self._item_segments = item_segments
         self._ranked = ranked
-        self._encode = Encoding(engine, device, batch=batch, still=still)
+        self._encode = Encoding(engine, batcher, device, batch=batch, still=still)
 
     def recommend(self, tenant: str, query: Query, options: RankOptions, job: Job) -> Iterator[Ranking]:
         """Ranked lists that improve while media arrives; the last is final. One catalogue version throughout.
@@ -126,7 +132,9 @@ class Pipeline:
             MatchcutError: the media is unreadable or exceeds a limit, the engine failed, the caller is gone.
         """
         events = frames_and_cuts(media, self._size, report, job.clock, check=job.caller.check)
-        embeddings = self._encode(events, idle=job.idle, clock=job.clock, report=report)
+        embeddings = self._encode(
+            events, idle=job.idle, clock=job.clock, report=report, caller=job.caller, client=job.client or job.caller
+        )
         segmenter = Segmenter(bounds, media.segments)
         frames = 0
         with closing(embeddings):
@@ -138,10 +146,12 @@ class Pipeline:
                         continue
                     segmenter.frame(event.time_us, event.vector)
                 frames += 1
+                report.frames_dropped = job.dropped()
                 if every and frames % every == 1 % every:
                     yield self._pool(segmenter, event.time_us + 1, job.clock), False
         if not frames:
             raise UnreadableMedia("no frame came in; send at least one")
+        report.frames_dropped = job.dropped()
         pooled = self._pool(segmenter, report.duration_us, job.clock)
         if not pooled:
             raise UnreadableMedia("no frame lies in the given segments; check their times", field="media.segments")

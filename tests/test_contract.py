@@ -18,7 +18,17 @@ from google.protobuf.descriptor_pb2 import (
 INT64 = FieldDescriptorProto.TYPE_INT64
 
 # Counts and sizes are int64, too; whatever else is, is a time and says so by its name.
-COUNTS = {"bytes", "frames", "frames_seen", "frames_used", "frames_blank", "frames_reused", "revision", "total_size"}
+COUNTS = {
+    "bytes",
+    "frames",
+    "frames_seen",
+    "frames_used",
+    "frames_blank",
+    "frames_dropped",
+    "frames_reused",
+    "revision",
+    "total_size",
+}
 
 # Numbers of the fields in descriptor.proto that lead from a file to what stands in it: message_type, enum_type ...
 IN_FILE = {"message_type": 4, "enum_type": 5, "service": 6}

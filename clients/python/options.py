@@ -99,9 +99,13 @@ class QueryOptions(RankOptions, MediaOptions, CallOptions, total=False):
 
 
 class LiveOptions(QueryOptions, total=False):
-    """Of rankings that go on: again after `frames_per_update` more used frames. `timeout` is for the whole call."""
+    """Of rankings that go on: again after `frames_per_update` more used frames. `timeout` is for the whole call.
+
+    latest_only: of pictures and frames that come too fast the oldest are dropped, so that rankings follow what is now.
+    """
 
     frames_per_update: int
+    latest_only: bool
 
 
 def known(options: Mapping[str, Any], kind: Any) -> None:

@@ -131,7 +131,10 @@ def _recommend_clip(session: Session, clip: Source, format: str, options: Mappin
 def _live_header(session: Session, options: Mapping[str, Any], **form: Any) -> recommender_pb2.RecommendLiveHeader:
     wire.known(options, LiveOptions)
     return recommender_pb2.RecommendLiveHeader(
-        tenant=session.tenant, media=wire.media(options, **form), options=wire.rank(options)
+        tenant=session.tenant,
+        media=wire.media(options, **form),
+        options=wire.rank(options),
+        latest_only=options.get("latest_only", False),
     )
 
 

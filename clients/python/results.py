@@ -86,6 +86,7 @@ class MediaReport:
     frames_used: int
     frames_reused: int
     frames_blank: int
+    frames_dropped: int
     duration: float
     truncated: bool
     container: str
@@ -103,6 +104,7 @@ class MediaReport:
             frames_used=proto.frames_used,
             frames_reused=proto.frames_reused,
             frames_blank=proto.frames_blank,
+            frames_dropped=proto.frames_dropped,
             duration=_seconds(proto.duration_us),
             truncated=proto.truncated,
             container=proto.container,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from matchcut.server.engines import registry
-from matchcut.server.engines.base import Engine
+from matchcut.server.engines.base import Engine, cores
 from matchcut.server.models import Encoder
 
-__all__ = ["Engine", "load"]
+__all__ = ["Engine", "cores", "load"]
 
 
 def load(encoder: Encoder, *, engine: str = "auto", threads: int = 0, cache: Path | None = None) -> Engine:

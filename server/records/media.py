@@ -107,13 +107,17 @@ class Warned:
 
 @dataclass(slots=True)
 class MediaReport:
-    """What was found in a piece of media; the one mutable record: decoding fills it as it goes."""
+    """What was found in a piece of media; the one mutable record: decoding fills it as it goes.
+
+    frames_dropped: that came faster than they could be used, and are not among those seen.
+    """
 
     bytes: int = 0
     frames_seen: int = 0
     frames_used: int = 0
     frames_reused: int = 0
     frames_blank: int = 0
+    frames_dropped: int = 0
     duration_us: int = 0
     truncated: bool = False
     container: str = ""

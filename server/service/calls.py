@@ -13,9 +13,10 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from matchcut.server.config import Config
-from matchcut.server.errors import Cancelled, DeadlineExceeded, InvalidInput, MatchcutError, Overloaded
+from matchcut.server.errors import Cancelled, DeadlineExceeded, InvalidInput, MatchcutError
 from matchcut.server.feed import Caller, Feed
 from matchcut.server.pipeline import Job
+from matchcut.server.service.places import Places
 
 T = TypeVar("T")
 Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
@@ -29,22 +30,11 @@ def advance(results: Iterator[T]) -> T:
 
 
 class Pool:
-    """Threads, and as many calls at once as there are threads; one more is refused."""
+    """Threads, and as many calls at once as there are threads."""
 
     def __init__(self, size: int, name: str, flag: str) -> None:
-        self._free = size
-        self._refusal = f"all {size} places for {name} requests are taken; retry later or raise {flag}"
+        self.places = Places(size, name, flag)
         self.threads = ThreadPoolExecutor(size, thread_name_prefix=f"matchcut-{name}")
-
-    def enter(self) -> None:
-        """Takes a place, or raises Overloaded."""
-        if self._free == 0:
-            raise Overloaded(self._refusal)
-        self._free -= 1
-
-    def leave(self) -> None:
-        """Gives the place back."""
-        self._free += 1
 
 
 class Calls:
@@ -82,7 +72,7 @@ class Calls:
         pool = self._media if media else self._quick
         job = job or self.job(context)
         job.caller.check()
-        pool.enter()
+        pool.places.enter(job.client)
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         results: Any = None
@@ -103,7 +93,7 @@ class Calls:
                     stalled.cancel()
         finally:
             job.caller.leave()
-            cleaning = loop.create_task(self._clean(pool, running, results))
+            cleaning = loop.create_task(self._clean(pool, job.client, running, results))
             self._cleaning.add(cleaning)
             cleaning.add_done_callback(self._cleaning.discard)
 
@@ -124,11 +114,12 @@ class Calls:
     def job(self, context: Context) -> Job:
         """A fresh job with the call's deadline."""
         remaining = context.time_remaining()
-        return Job(Caller(None if remaining is None else time.monotonic() + remaining))
+        caller = Caller(None if remaining is None else time.monotonic() + remaining)
+        return Job(caller, client=context.peer())
 
-    def feed(self, job: Job) -> Feed[Any]:
-        """A feed for what the job's caller sends."""
-        return Feed(asyncio.get_running_loop(), job.caller, weight=FEED_BYTES, pause=self._pause)
+    def feed(self, job: Job, *, latest: int = 0) -> Feed[Any]:
+        """A feed for what the job's caller sends; latest: see Feed."""
+        return Feed(asyncio.get_running_loop(), job.caller, weight=FEED_BYTES, pause=self._pause, latest=latest)
 
     async def close(self) -> None:
         """Waits for the threads; call it when no call is under way any more."""
@@ -138,7 +129,7 @@ class Calls:
             await asyncio.to_thread(pool.threads.shutdown)
 
     @staticmethod
-    async def _clean(pool: Pool, running: asyncio.Future[Any] | None, results: Any) -> None:
+    async def _clean(pool: Pool, client: str, running: asyncio.Future[Any] | None, results: Any) -> None:
         """Frees the place only when its thread is idle again and the work's generator is closed."""
         if running is not None:
             with suppress(Exception):
@@ -148,7 +139,7 @@ class Calls:
         if close is not None:
             with suppress(Exception):
                 await asyncio.get_running_loop().run_in_executor(pool.threads, close)
-        pool.leave()
+        pool.places.leave(client)
 
 
 @asynccontextmanager

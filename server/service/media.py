@@ -19,7 +19,7 @@ from matchcut.server.records import (
     ShotMode,
     TimeRange,
 )
-from matchcut.v1 import common_pb2, media_pb2
+from matchcut.v1 import common_pb2, media_pb2, recommender_pb2
 
 Kind = Literal["data", "picture", "frame"]
 CHUNK_BYTES = 1 << 20
@@ -88,6 +88,7 @@ class MediaRequests:
     def __init__(self, config: Config) -> None:
         self._rates = {Intent.INGEST: config.rate, Intent.QUERY: config.query_rate}
         self._shots = {Intent.INGEST: ShotMode.EXACT, Intent.QUERY: ShotMode.COARSE}
+        self._run = config.batch
         self._limits = MediaLimits(
             pixels=config.max_pixels,
             bytes=config.max_bytes,
@@ -112,6 +113,14 @@ class MediaRequests:
         else:
             form = self._frames(header.frames, iter(pieces))
         return Media(form, self._sampling(header.sampling, intent), self._limits, wanted(header), given(header))
+
+    def latest(self, header: recommender_pb2.RecommendLiveHeader) -> int:
+        """How many pieces of a live query may wait before the oldest is dropped; 0: as many as come."""
+        if header.latest_only and self.kind(header.media) == "data":
+            raise InvalidInput(
+                "latest_only is for pictures and frames; of a container none can be left out", field="latest_only"
+            )
+        return self._run if header.latest_only else 0
 
     def _sampling(self, message: media_pb2.Sampling, intent: Intent) -> Sampling:
         rate = message.frames_per_second

@@ -46,8 +46,8 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
         tenant, options = requests.tenant(header.tenant), requests.rank_options(header.options)
         kind = self._understand.media.kind(header.media)
         job = self._calls.job(context)
-        feed = self._calls.feed(job)
-        job.idle = lambda: feed.idle
+        feed = self._calls.feed(job, latest=self._understand.media.latest(header))
+        job.idle, job.dropped = lambda: feed.idle, lambda: feed.dropped
         media = self._understand.media.media(header.media, feed, Intent.QUERY)
         async with (
             receiving(messages, feed, lambda message: payload(message.chunk, kind)),

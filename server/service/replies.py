@@ -55,6 +55,7 @@ def report(found: MediaReport | None) -> media_pb2.MediaReport | None:
         frames_used=found.frames_used,
         frames_reused=found.frames_reused,
         frames_blank=found.frames_blank,
+        frames_dropped=found.frames_dropped,
         duration_us=found.duration_us,
         truncated=found.truncated,
         container=found.container,

@@ -22,6 +22,8 @@ FULL_REPORT = media_pb2.MediaReport(
     frames_seen=2,
     frames_used=3,
     frames_reused=4,
+    frames_blank=8,
+    frames_dropped=9,
     duration_us=5_500_000,
     truncated=True,
     container="mp4",
@@ -72,6 +74,7 @@ def test_every_field_of_a_ranking_is_read(client: Any, server: Any) -> None:
     assert result.times.total == 2.0
     report = result.report
     assert (report.bytes, report.frames_seen, report.frames_used, report.frames_reused) == (1, 2, 3, 4)
+    assert (report.frames_blank, report.frames_dropped) == (8, 9)
     assert (report.duration, report.truncated, report.container, report.codec) == (5.5, True, "mp4", "h264")
     assert (report.width, report.height, report.max_time_error) == (6, 7, 0.02)
     assert report.warnings == (MediaWarning("TRUNCATED", "Half is missing."),)

@@ -27,9 +27,9 @@ Snapshot = dict[str, dict[str, dict[str, int | str]]]  # kind, full name, part: 
 
 
 def descriptors(folder: Path) -> list[FileDescriptorProto]:
-    """The files of proto/matchcut with their comments, by protoc; `folder` takes its output."""
+    """The files of proto/matchcut/v1 with their comments, by protoc; `folder` takes its output."""
     out = folder / "contract.binpb"
-    protos = [str(path) for path in sorted((PROTO / "matchcut").rglob("*.proto"))]
+    protos = [str(path) for path in sorted((PROTO / "matchcut" / "v1").rglob("*.proto"))]
     well_known = str(files("grpc_tools") / "_proto")
     options = [f"-I{PROTO}", f"-I{well_known}", "--include_source_info", f"--descriptor_set_out={out}"]
     if protoc.main(["protoc", *options, *protos]):

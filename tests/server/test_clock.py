@@ -89,3 +89,14 @@ def test_notes_add_up_and_an_absent_stage_is_absent() -> None:
     clock.note("encode", frames=4, runs=1)
     (stage,) = clock.times().stages
     assert (stage.name, stage.variant, stage.counts) == ("encode", "x", {"frames": 7, "runs": 1})
+
+
+def test_what_a_block_spent_otherwise_is_moved(ticks: list[int]) -> None:
+    clock = Clock()
+    with clock("encode"):
+        ticks.append(9_000_000)
+    clock.move(4_000_000, "encode", "queue")
+    clock.move(1_000_000, "encode", "queue")
+    times = clock.times()
+    assert [(s.name, s.wall_us) for s in times.stages] == [("queue", 5_000), ("encode", 4_000)]
+    assert times.total_us == 9_000

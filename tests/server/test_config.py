@@ -27,6 +27,8 @@ EXAMPLES = {
     "device": "cuda:1",
     "scan": "scalar",
     "metrics": "127.0.0.1:9464",
+    "oip": "off",
+    "model_control": "explicit",
 }
 
 

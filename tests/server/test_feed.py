@@ -115,3 +115,71 @@ def test_bytes_come_in_the_sizes_asked_for_and_never_more() -> None:
         b"",
         b"",
     ]
+
+
+def test_who_asked_is_told_once_when_the_caller_leaves() -> None:
+    caller, told = Caller(), list[str]()
+
+    def first() -> None:
+        told.append("first")
+
+    def second() -> None:
+        told.append("second")
+
+    caller.on_leave(first)
+    caller.on_leave(second)
+    caller.forget(second)
+    caller.forget(second)
+    assert caller.fault() is None
+    caller.leave()
+    caller.leave()
+    assert told == ["first"]
+    caller.forget(first)
+    assert isinstance(caller.fault(), Cancelled)
+
+
+def test_who_asks_after_the_caller_has_left_is_told_at_once() -> None:
+    caller, told = Caller(), list[bool]()
+    caller.leave()
+    caller.on_leave(lambda: told.append(isinstance(caller.fault(), Cancelled)))
+    assert told == [True]
+
+
+def test_a_passed_deadline_is_a_fault_and_leaving_comes_before_it() -> None:
+    caller = Caller(time.monotonic() - 1)
+    assert isinstance(caller.fault(), DeadlineExceeded)
+    caller.leave()
+    assert isinstance(caller.fault(), Cancelled)
+    with pytest.raises(Cancelled):
+        caller.check()
+
+
+async def test_where_only_the_latest_count_the_oldest_are_dropped_and_nobody_waits() -> None:
+    feed = Feed[str](asyncio.get_running_loop(), Caller(), weight=100, pause=30, latest=3)
+    for piece in "abcdefg":
+        await asyncio.wait_for(feed.put(piece, 1), 5)
+    feed.end()
+    assert list(feed) == ["e", "f", "g"]
+    assert feed.dropped == 4
+
+
+async def test_the_latest_are_bounded_by_weight_too() -> None:
+    feed = Feed[str](asyncio.get_running_loop(), Caller(), weight=10, pause=30, latest=3)
+    for piece, weight in (("a", 4), ("b", 4), ("c", 4), ("heavy", 1000)):
+        await asyncio.wait_for(feed.put(piece, weight), 5)
+    assert feed.get() == "heavy"
+    assert feed.dropped == 3
+    await asyncio.wait_for(feed.put("d", 10), 5)
+    assert feed.get() == "d"
+
+
+async def test_an_ordinary_feed_drops_nothing() -> None:
+    feed = feed_of(weight=3)
+    for piece in "abc":
+        await feed.put(piece, 1)
+    waiting = asyncio.create_task(feed.put("d", 1))
+    await asyncio.sleep(0)
+    assert feed.get() == "a"
+    await asyncio.wait_for(waiting, 5)
+    assert [feed.get() for _ in range(3)] == ["b", "c", "d"]
+    assert feed.dropped == 0

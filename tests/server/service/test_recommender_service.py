@@ -386,3 +386,10 @@ async def test_items_with_too_many_segments_together(config: Config) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await wire.recommender.Recommend(pb.RecommendRequest(query=query))
         assert wire.told(caught.value) == ("INVALID_ARGUMENT", "INVALID_INPUT", "query.items.item_ids")
+
+
+async def test_the_times_say_how_long_frames_waited_and_with_how_many_they_ran(wire: Wire) -> None:
+    stages = wire.stages(await wire.clip(1, 2, 3, 4, 5))
+    assert dict(stages["encode"].counts) == {"frames": 5, "runs": 2, "batched": 5}
+    assert stages["queue"].wall_us >= 0
+    assert list(stages).index("preprocess") < list(stages).index("queue") < list(stages).index("encode")

@@ -1,0 +1,8 @@
+"""Rows of different callers in one run of a model: fair, bounded, and never for somebody who has gone."""
+
+from __future__ import annotations
+
+from matchcut.server.batcher.batcher import Batcher
+from matchcut.server.batcher.contract import Answer, Quiet, Run, Watcher
+
+__all__ = ["Answer", "Batcher", "Quiet", "Run", "Watcher"]

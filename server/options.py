@@ -1,0 +1,83 @@
+"""What an option is: its default, its help, what its values must satisfy, and how they are read from text."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import Field, field
+from pathlib import Path
+from typing import Any
+
+from matchcut.server.errors import InvalidInput
+
+__all__ = ["option", "parse", "suggestion"]
+
+SIZES = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def option(
+    default: Any,
+    text: str,
+    *,
+    group: str,
+    least: float | None = None,
+    choices: tuple[str, ...] = (),
+    size: bool = False,
+    pattern: str = "",
+) -> Any:
+    """A field of Config: its default, its help, and what its values must satisfy.
+
+    `size` takes "64MiB" too; `pattern` is a regular expression, in which the last of the choices is only shown.
+    """
+    metadata = {"text": text, "group": group, "least": least, "choices": choices, "size": size, "pattern": pattern}
+    return field(default=default, metadata=metadata)
+
+
+def parse(declared: Field[Any], value: object, source: str) -> Any:
+    """A value in the declared type.
+
+    Args:
+        value: text from a flag or the environment, or what the TOML file holds.
+        source: where it stands, for the message.
+
+    Raises:
+        InvalidInput: it is of another type, too small, or none of the choices.
+    """
+    kind = type(declared.default)
+    meta = declared.metadata
+
+    def wrong(expected: str) -> InvalidInput:
+        return InvalidInput(f"{source}: {value!r} is not {expected}", reason="INVALID_OPTION", field=declared.name)
+
+    result: Any
+    if kind is int and meta["size"] and isinstance(value, str):
+        written = re.fullmatch(r"\s*(\d+)\s*([A-Za-z]*)\s*", value)
+        if written is None or written[2].upper() not in SIZES:
+            raise wrong("a size such as 67108864 or 64MiB")
+        result = int(written[1]) * SIZES[written[2].upper()]
+    elif kind in (int, float) and not isinstance(value, bool):
+        try:
+            result = kind(value)
+        except (TypeError, ValueError):
+            raise wrong("a whole number" if kind is int else "a number") from None
+        if (isinstance(value, float) and result != value) or not math.isfinite(result):
+            raise wrong("a whole number" if kind is int else "a number")
+    elif isinstance(value, str) and kind is not int and kind is not float:
+        result = Path(value).expanduser() if issubclass(kind, Path) else value
+    else:
+        raise wrong(f"of type {kind.__name__}")
+    if meta["least"] is not None and result < meta["least"]:
+        raise wrong(f"at least {meta['least']}")
+    fits = re.fullmatch(meta["pattern"], str(result)) if meta["pattern"] else result in meta["choices"]
+    if meta["choices"] and not fits:
+        raise wrong(f"one of {', '.join(meta['choices'])}")
+    return result
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """', did you mean ...?' where an option has a similar name."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
