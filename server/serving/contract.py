@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from matchcut.server.batcher import Answer
 from matchcut.server.feed import Caller
-from matchcut.server.tensors import Tensor, Tensors, TensorSpec
+from matchcut.server.tensors import Tensors, TensorSpec
 
 __all__ = ["Answer", "Durations", "IndexEntry", "Model", "ModelState", "Repository", "SequenceStep", "Statistics"]
 
@@ -34,22 +35,6 @@ class SequenceStep:
     owner: object
     start: bool = False
     end: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a run gave.
-
-    outputs: by name. batch: how many rows ran together with this request's, its own included. The times are in
-    nanoseconds: waiting for the run, making the joint input, the run itself, taking the own rows out of it.
-    """
-
-    outputs: dict[str, Tensor]
-    batch: int
-    queue_ns: int
-    input_ns: int
-    infer_ns: int
-    output_ns: int
 
 
 @dataclass(slots=True)
@@ -137,7 +122,10 @@ class Model(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """A version that the repository knows of; reason: why it is not READY."""
+    """A version that the repository knows of.
+
+    version: "" where a model has none. reason: why it is not READY, or why what should replace a READY one cannot.
+    """
 
     name: str
     version: str

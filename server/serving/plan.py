@@ -1,0 +1,105 @@
+"""Brings together what a graph has and what its description says: how the model is served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from matchcut.server.errors import EngineFailed
+from matchcut.server.models.description import Description
+from matchcut.server.tensors import TensorSpec
+
+__all__ = ["Plan", "plan"]
+
+DEFAULT_BATCH = 8
+
+Specs = tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a model is served.
+
+    inputs, outputs: what callers give and get; states are not among them.
+    max_batch: most rows of one run; 0: the first size counts no rows.
+    states: the inputs that carry a state. fed_by: the output that is each of those inputs in the next step.
+    labels: class names by output.
+    """
+
+    inputs: Specs
+    outputs: Specs
+    max_batch: int
+    states: Mapping[str, TensorSpec]
+    fed_by: Mapping[str, str]
+    labels: Mapping[str, tuple[str, ...]]
+
+
+def plan(inputs: Specs, outputs: Specs, description: Description) -> Plan:
+    """How a graph with these inputs and outputs is served.
+
+    Raises:
+        EngineFailed: the description does not fit to the graph.
+    """
+    max_batch = batch(inputs + outputs, description.max_batch)
+    given, taken = {spec.name: spec for spec in outputs}, {spec.name: spec for spec in inputs}
+    states = {name: state(name, source, taken, given, max_batch) for name, source in description.states.items()}
+    fed_by = dict(description.states)
+    if len(set(fed_by.values())) < len(fed_by):
+        raise wrong("sequence.states feeds several inputs from one output; give each its own")
+    visible_inputs = tuple(spec for spec in inputs if spec.name not in states)
+    visible_outputs = tuple(spec for spec in outputs if spec.name not in fed_by.values())
+    if not visible_inputs:
+        raise wrong("the graph has no inputs besides its states: there would be nothing to ask it")
+    return Plan(
+        inputs=visible_inputs,
+        outputs=visible_outputs,
+        max_batch=max_batch,
+        states=states,
+        fed_by=fed_by,
+        labels=labelled(visible_outputs, description.labels),
+    )
+
+
+def batch(specs: Specs, said: int | None) -> int:
+    """Most rows of one run."""
+    fixed = [spec for spec in specs if not spec.shape or spec.shape[0] != -1]
+    if said is None:
+        return 0 if fixed else DEFAULT_BATCH
+    if said and fixed:
+        raise wrong(f"max_batch is {said}, but the first size of {fixed[0].name!r} is not open; set it to 0")
+    return said
+
+
+def state(
+    name: str, source: str, inputs: Mapping[str, TensorSpec], outputs: Mapping[str, TensorSpec], max_batch: int
+) -> TensorSpec:
+    """The input of a state, checked against the output that feeds it."""
+    if name not in inputs:
+        raise wrong(f"sequence.states names an input {name!r}, but the graph's are {', '.join(inputs)}")
+    if source not in outputs:
+        raise wrong(f"sequence.states names an output {source!r}, but the graph's are {', '.join(outputs)}")
+    into, out = inputs[name], outputs[source]
+    if into.dtype != out.dtype or len(into.shape) != len(out.shape):
+        raise wrong(f"the state {name!r} is {into.dtype} {into.shape}, but {source!r} is {out.dtype} {out.shape}")
+    if any(-1 not in pair and pair[0] != pair[1] for pair in zip(into.shape, out.shape, strict=True)):
+        raise wrong(f"the state {name!r} has shape {into.shape}, but {source!r} has {out.shape}")
+    if -1 in into.shape[1 if max_batch else 0 :]:
+        raise wrong(f"the state {name!r} has open sizes, {into.shape}: a sequence could not begin with zeros")
+    return into
+
+
+def labelled(outputs: Specs, labels: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+    """Class names of outputs that there are, one for each class."""
+    found = {}
+    for name, classes in labels.items():
+        spec = next((one for at, one in enumerate(outputs) if one.name == name or (not name and at == 1)), None)
+        if spec is None:
+            raise wrong(f"labels are given for {name!r}, but the outputs are {', '.join(one.name for one in outputs)}")
+        if spec.shape and spec.shape[-1] not in (-1, len(classes)):
+            raise wrong(f"there are {len(classes)} labels for {spec.name!r}, which has {spec.shape[-1]} classes")
+        found[spec.name] = classes
+    return found
+
+
+def wrong(what: str) -> EngineFailed:
+    return EngineFailed(what, reason="MODEL_INVALID")

@@ -1,0 +1,273 @@
+"""The states of a stateful model, one for each sequence: whose they are, whose turn it is, and when they end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from matchcut.server.errors import Cancelled, InvalidInput, Overloaded, Unavailable
+from matchcut.server.feed import Caller
+from matchcut.server.serving.contract import SequenceStep
+from matchcut.server.tensors import DTYPES, Tensor, TensorSpec
+
+__all__ = ["Retired", "Sequences", "Turn"]
+
+States = dict[str, Tensor]
+
+
+class Retired(Unavailable):
+    """No sequence begins here any more."""
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """One sequence.
+
+    state: by input; None before its first step and after its last. line: the steps that are not done, in the order in
+    which they came; the first one has the turn. used: when the last of them ended. lost: it was taken away meanwhile.
+    """
+
+    state: States | None = None
+    line: deque[threading.Event] = field(default_factory=deque)
+    used: float = 0.0
+    lost: bool = False
+
+
+@dataclass(slots=True)
+class Turn:
+    """A step of a sequence: `state` goes in, and what comes out is set as `after`; without it nothing changes."""
+
+    state: States
+    after: States | None = None
+
+
+class Sequences:
+    """The sequences of one model. Safe to be used by several threads at once.
+
+    A step has the whole sequence for itself; those of one sequence take turns in the order in which they came.
+
+    Args:
+        states: of each input that carries a state; its first size counts sequences where `rows`.
+        model: the model's name, for messages.
+        most: sequences at once.
+        idle: seconds after which a sequence without steps is forgotten.
+        rows: whether states of several sequences run together.
+        now: what time it is, in seconds.
+    """
+
+    def __init__(
+        self,
+        states: Mapping[str, TensorSpec],
+        *,
+        model: str,
+        most: int,
+        idle: float,
+        rows: bool,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._model = model
+        self._most = most
+        self._idle = idle
+        self._now = now
+        self._zeros = {name: zeros(spec, rows) for name, spec in states.items()}
+        self._lock = threading.Lock()
+        self._owners: dict[object, dict[int | str, Sequence]] = {}
+        self._count = 0
+        self._retired = self._ending = False
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def over(self) -> bool:
+        """Whether there is no sequence and will be none."""
+        with self._lock:
+            return self._retired and not self._count
+
+    def knows(self, step: SequenceStep) -> bool:
+        """Whether this sequence has begun here and not ended."""
+        with self._lock:
+            return self._find(step) is not None
+
+    @contextmanager
+    def turn(self, step: SequenceStep, caller: Caller) -> Iterator[Turn]:
+        """Waits for the sequence, and has it until the block ends.
+
+        Where the block raises, or sets no `after`, the state stays as it was and the sequence goes on: the same step
+        may be sent again.
+
+        Raises:
+            InvalidInput: the sequence has not begun, or has ended.
+            Overloaded: there are as many sequences as may be.
+            Retired: it would begin, but none does any more.
+            Cancelled, DeadlineExceeded: nobody waits any longer, or the sequence was taken away.
+        """
+        sequence, ticket = self._join(step)
+        try:
+            wait(ticket, caller)
+            with self._lock:
+                if sequence.lost:
+                    raise Cancelled(f"sequence {step.sequence_id!r} of model {self._model!r} was ended by its owner")
+                if not step.start and sequence.state is None:
+                    raise self._unknown(step)
+                state = self._zeros if step.start or sequence.state is None else sequence.state
+            turn = Turn(dict(state))
+            yield turn
+            if turn.after is not None:
+                after = None if step.end else own(turn.after)
+                with self._lock:
+                    sequence.state = None if sequence.lost else after
+        finally:
+            self._leave_line(step, sequence, ticket)
+
+    def forget(self, step: SequenceStep) -> None:
+        """Ends this sequence, if there is one."""
+        with self._lock:
+            if self._find(step) is not None:
+                self._drop(step.owner, step.sequence_id)
+
+    def retire(self) -> None:
+        """Lets no sequence begin any more; those that there are go on."""
+        with self._lock:
+            self._retired = True
+
+    def end(self) -> None:
+        """Lets no sequence begin any more, and ends all: those of which steps are under way with the last of them."""
+        with self._lock:
+            self._retired = self._ending = True
+            self._drop_where(lambda sequence: not sequence.line)
+
+    def leave(self, owner: object) -> None:
+        """Forgets all sequences of an owner; steps that wait for their turn are cancelled."""
+        with self._lock:
+            for sequence in self._owners.pop(owner, {}).values():
+                self._lose(sequence)
+
+    def sweep(self) -> int:
+        """Forgets the sequences that were idle for too long; gives how many those were."""
+        with self._lock:
+            return self._drop_where(self._expired)
+
+    def _join(self, step: SequenceStep) -> tuple[Sequence, threading.Event]:
+        """Gets in line for a sequence, which is made where it begins."""
+        ticket = threading.Event()
+        with self._lock:
+            sequence = self._find(step)
+            if sequence is None:
+                if not step.start:
+                    raise self._unknown(step)
+                if self._retired:
+                    raise Retired(f"model {self._model!r} is being replaced or unloaded; ask for it again")
+                if self._count >= self._most and not self._drop_where(self._expired):
+                    raise Overloaded(
+                        f"model {self._model!r} has {self._most} sequences, as many as it may have; end one, or retry "
+                        "later",
+                        reason="SEQUENCES_FULL",
+                    )
+                sequence = Sequence()
+                self._owners.setdefault(step.owner, {})[step.sequence_id] = sequence
+                self._count += 1
+            sequence.line.append(ticket)
+            if len(sequence.line) == 1:
+                ticket.set()
+        return sequence, ticket
+
+    def _leave_line(self, step: SequenceStep, sequence: Sequence, ticket: threading.Event) -> None:
+        """Gives the turn to the next in line; a sequence that has no state and no steps ends."""
+        with self._lock:
+            had_turn = sequence.line[0] is ticket
+            sequence.line.remove(ticket)
+            sequence.used = self._now()
+            if sequence.line:
+                if had_turn:
+                    sequence.line[0].set()
+            elif not sequence.lost and (sequence.state is None or self._ending):
+                self._drop(step.owner, step.sequence_id)
+
+    def _find(self, step: SequenceStep) -> Sequence | None:
+        """A sequence that is there and was not idle for too long."""
+        sequence = self._owners.get(step.owner, {}).get(step.sequence_id)
+        if sequence is not None and self._expired(sequence):
+            self._drop(step.owner, step.sequence_id)
+            return None
+        return sequence
+
+    def _drop_where(self, over: Callable[[Sequence], bool]) -> int:
+        found = [
+            (owner, number)
+            for owner, of_owner in self._owners.items()
+            for number, sequence in of_owner.items()
+            if over(sequence)
+        ]
+        for owner, number in found:
+            self._drop(owner, number)
+        return len(found)
+
+    def _expired(self, sequence: Sequence) -> bool:
+        return not sequence.line and self._now() - sequence.used > self._idle
+
+    def _drop(self, owner: object, number: int | str) -> None:
+        """Takes a sequence out, and its owner with the last one."""
+        of_owner = self._owners[owner]
+        self._lose(of_owner.pop(number))
+        if not of_owner:
+            del self._owners[owner]
+
+    def _lose(self, sequence: Sequence) -> None:
+        """Frees a sequence's state; wakes the steps that wait, which find it lost."""
+        sequence.lost, sequence.state = True, None
+        self._count -= 1
+        for ticket in sequence.line:
+            ticket.set()
+
+    def _unknown(self, step: SequenceStep) -> InvalidInput:
+        return InvalidInput(
+            f"sequence {step.sequence_id!r} of model {self._model!r} has not begun or has ended: its first request "
+            "must specify the START flag",
+            reason="SEQUENCE_UNKNOWN",
+            field="sequence_id",
+        )
+
+
+def zeros(spec: TensorSpec, rows: bool) -> Tensor:
+    """The state of a sequence that begins: one row of zeros, or empty text; nobody may write to it.
+
+    Raises:
+        ValueError: the shape is not known.
+    """
+    shape = (1, *spec.shape[1:]) if rows else spec.shape
+    state = np.full(shape, b"", DTYPES["BYTES"]) if spec.dtype == "BYTES" else np.zeros(shape, DTYPES[spec.dtype])
+    state.flags.writeable = False
+    return state
+
+
+def own(states: States) -> States:
+    """Copies that nobody else holds: rows taken out of a joint run would keep all of it in memory."""
+    kept = {name: value.copy() for name, value in states.items()}
+    for value in kept.values():
+        value.flags.writeable = False
+    return kept
+
+
+def wait(ticket: threading.Event, caller: Caller) -> None:
+    """Waits for the turn as long as the caller does.
+
+    Raises:
+        Cancelled, DeadlineExceeded: nobody waits any longer.
+    """
+    caller.on_leave(ticket.set)
+    try:
+        while True:
+            caller.check()
+            left = float("inf") if caller.deadline is None else max(0.0, caller.deadline - time.monotonic()) + 0.001
+            if ticket.wait(min(left, threading.TIMEOUT_MAX)):
+                break
+        caller.check()
+    finally:
+        caller.forget(ticket.set)

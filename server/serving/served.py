@@ -1,0 +1,188 @@
+"""A loaded version of a model: checks, its place in the batcher, its sequences, its statistics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from collections.abc import Sequence as Row
+from dataclasses import dataclass, replace
+
+from matchcut.server.batcher import Watcher
+from matchcut.server.engines.graphs import GraphEngine
+from matchcut.server.feed import Caller
+from matchcut.server.models.description import Description
+from matchcut.server.serving.checks import check_inputs, check_step, check_wanted
+from matchcut.server.serving.contract import Answer, SequenceStep, Statistics
+from matchcut.server.serving.plan import plan
+from matchcut.server.serving.runner import Runner
+from matchcut.server.serving.sequences import Retired, Sequences
+from matchcut.server.tensors import Tensors, TensorSpec
+
+__all__ = ["Limits", "Served"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds for every model of a server.
+
+    threads: of one run, where the model does not say; 0 takes all cores. queue: rows that may wait for a model at most.
+    sequences: that a stateful model keeps at most. watcher: is told what the batchers do.
+    """
+
+    threads: int = 0
+    queue: int = 256
+    sequences: int = 1024
+    watcher: Watcher | None = None
+
+
+class Served:
+    """A contract.Model that runs a graph. Safe to be used by several threads at once.
+
+    It serves for as long as anybody holds it, also when another version has taken its place in the repository; only
+    then its `runner` is to be closed.
+
+    Args:
+        engine: becomes the model's own; closed where this raises.
+
+    Raises:
+        EngineFailed: the description does not fit to the graph, or the first run failed.
+    """
+
+    def __init__(
+        self, engine: GraphEngine, description: Description, *, name: str, version: str, limits: Limits
+    ) -> None:
+        try:
+            self._plan = plan(engine.inputs, engine.outputs, description)
+            self.name, self.version = name, version
+            self.platform, self.variant = engine.platform, engine.variant
+            self.runner = Runner(
+                engine,
+                label=f"{name}/{version}",
+                max_batch=self._plan.max_batch,
+                queue=limits.queue,
+                workers=description.instances,
+                watcher=limits.watcher,
+            )
+            self.runner.warm_up()
+        except BaseException:
+            engine.close()
+            raise
+        self.sequences = Sequences(
+            self._plan.states,
+            model=name,
+            most=limits.sequences,
+            idle=description.idle_timeout,
+            rows=self._plan.max_batch > 0,
+        )
+        self._elders: tuple[Served, ...] = ()
+        self._heir: Served | None = None
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """See Model."""
+        return self._plan.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """See Model."""
+        return self._plan.outputs
+
+    @property
+    def max_batch(self) -> int:
+        """See Model."""
+        return self._plan.max_batch
+
+    @property
+    def stateful(self) -> bool:
+        """See Model."""
+        return bool(self._plan.states)
+
+    @property
+    def labels(self) -> Mapping[str, Row[str]]:
+        """See Model."""
+        return self._plan.labels
+
+    def infer(
+        self, inputs: Tensors, *, caller: Caller, wanted: Collection[str] = (), step: SequenceStep | None = None
+    ) -> Answer:
+        """See Model. A sequence that began on a model before or after this one goes on there."""
+        place = self if step is None else self._place_of(step)
+        if place is self:
+            try:
+                return self._infer(inputs, caller, wanted, step)
+            except Retired:
+                if self._heir is None:
+                    raise
+                place = self._heir
+        return place.infer(inputs, caller=caller, wanted=wanted, step=step)
+
+    def leave(self, owner: object) -> None:
+        """See Model."""
+        for each in (self, *self._elders):
+            each.sequences.leave(owner)
+        if self._heir is not None:
+            self._heir.leave(owner)
+
+    def statistics(self) -> Statistics:
+        """See Model."""
+        return self.runner.tally.copy()
+
+    def follow(self, elders: Collection[Served]) -> None:
+        """Sequences that began on these go on there, for as long as they last.
+
+        To be called before this model is asked in their stead.
+        """
+        known = {id(each): each for elder in elders for each in (*elder._elders, elder)}
+        known |= {id(each): each for each in self._elders}
+        self._elders = tuple(each for each in known.values() if each.stateful and each is not self)
+
+    def retire(self, heir: Served | None) -> None:
+        """Begins no sequence any more: the heir does. Without an heir those that there are end now, too."""
+        self._heir = heir if heir is not None and heir.stateful else None
+        self.sequences.retire()
+        if self._heir is None:
+            for each in (self, *self._elders):
+                each.sequences.end()
+            self._elders = ()
+
+    def sweep(self) -> None:
+        """Forgets idle sequences, and the models before this one that have none left."""
+        self.sequences.sweep()
+        for elder in self._elders:
+            elder.sequences.sweep()
+        if any(elder.sequences.over for elder in self._elders):
+            self._elders = tuple(elder for elder in self._elders if not elder.sequences.over)
+
+    def _infer(self, inputs: Tensors, caller: Caller, wanted: Collection[str], step: SequenceStep | None) -> Answer:
+        began = time.perf_counter_ns()
+        try:
+            caller.check()
+            rows = check_inputs(self.name, self.inputs, inputs, max_batch=self.max_batch)
+            check_wanted(self.name, self.outputs, wanted)
+            check_step(self.name, step, stateful=self.stateful, rows=rows)
+            answer = self.runner.submit(inputs, caller=caller) if step is None else self._step(inputs, caller, step)
+        except Retired:
+            raise
+        except Exception:
+            self.runner.tally.failed(time.perf_counter_ns() - began)
+            raise
+        self.runner.tally.answered(answer, rows, time.perf_counter_ns() - began)
+        chosen = [spec.name for spec in self.outputs if not wanted or spec.name in wanted]
+        return replace(answer, outputs={name: answer.outputs[name] for name in chosen})
+
+    def _step(self, inputs: Tensors, caller: Caller, step: SequenceStep) -> Answer:
+        """One step of a sequence; the batcher gathers its state with those of other sequences, and gives it back."""
+        with self.sequences.turn(step, caller) as turn:
+            answer = self.runner.submit({**inputs, **turn.state}, caller=caller, client=step.owner)
+            turn.after = {name: answer.outputs[source] for name, source in self._plan.fed_by.items()}
+        if step.start:  # what an earlier model knows of this sequence is of another life of it
+            for elder in self._elders:
+                elder.sequences.forget(step)
+        return answer
+
+    def _place_of(self, step: SequenceStep) -> Served:
+        """The model on which the sequence is, or should be."""
+        if step.start or not (self._elders or self._heir) or self.sequences.knows(step):
+            return self
+        elder = next((each for each in self._elders if each.sequences.knows(step)), None)
+        return elder or self._heir or self
