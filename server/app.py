@@ -8,21 +8,31 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
-from matchcut.server import device, engines, health, listener, models
+from matchcut.kernels.device import Device
+from matchcut.server import device, encode, engines, health, listener, models, oip
+from matchcut.server.batcher import Batcher
 from matchcut.server.catalog import Catalog, open_catalog
 from matchcut.server.config import NOT_GIVEN, Config
 from matchcut.server.engines import Engine
 from matchcut.server.ingest import Ingest
+from matchcut.server.models import temporal
 from matchcut.server.pipeline import Pipeline
+from matchcut.server.records import MediaLimits
+from matchcut.server.recurrence import Recurrence
 from matchcut.server.segments import SegmentBounds
 from matchcut.server.service import SERVICES, add_services
 from matchcut.server.service.access import interceptors, warn_of_clear_text
+from matchcut.server.serving import Repository
+from matchcut.server.serving.encoder_model import EncoderModel, MediaModel
+from matchcut.server.serving.repository import FolderRepository
+from matchcut.server.serving.served import Limits
 
 if TYPE_CHECKING:
     from matchcut.server.metrics import Metrics
@@ -51,7 +61,8 @@ class App:
         listener.parse(config.listen)
         watched_at = listener.parse(config.metrics, "metrics") if config.metrics else None
         async with AsyncExitStack() as opened:
-            watched = health.Health(SERVICES)
+            services = (*SERVICES, oip.SERVICE) if config.oip == "on" else SERVICES
+            watched = health.Health(services)
             choice = device.chosen(config)
             processor = device.Guarded(choice.device, watched.fail)
             opened.callback(processor.close)
@@ -65,8 +76,14 @@ class App:
             metrics = None if watched_at is None else self._watch(watched_at, catalog)
             if metrics is not None:
                 opened.push_async_callback(asyncio.to_thread, metrics.close)  # it waits for its thread
+            batcher = self._batcher(engine, metrics)
+            opened.callback(batcher.close)
+            recurrence = self._recurrence(engine, metrics)
+            opened.callback(recurrence.close)
             pipeline = Pipeline(
                 engine,
+                batcher,
+                recurrence,
                 processor,
                 catalog,
                 batch=config.batch,
@@ -78,9 +95,16 @@ class App:
             ingest = Ingest(pipeline, bounds=self._bounds(config.max_segments))
             server = grpc.aio.server(options=listener.channel_options(config), interceptors=interceptors(config))
             calls = add_services(server, pipeline, ingest, config)
+            if config.oip == "on":
+                repository = self._repository(engine, batcher, processor, metrics, opened)
+                regions = oip.add_service(server, repository, calls, config, ready=lambda: watched.ready)
+                opened.callback(regions.close)
+                watched.follow(repository.index)
+            elif config.models != NOT_GIVEN:
+                log.warning("nobody can use the models of %s: --oip is off", config.models)
             opened.push_async_callback(calls.close)
             watched.add_to(server)
-            reflection.enable_server_reflection((*SERVICES, health.NAME, reflection.SERVICE_NAME), server)
+            reflection.enable_server_reflection((*services, health.NAME, reflection.SERVICE_NAME), server)
             address = listener.bind(server, config)
             await server.start()
             opened.push_async_callback(server.stop, config.grace)
@@ -106,6 +130,43 @@ class App:
         if path == NOT_GIVEN:
             path = models.default_encoder(config.cache, self._progress)
         return engines.load(models.load(path), engine=config.engine, threads=config.threads, cache=config.cache)
+
+    def _repository(
+        self, engine: Engine, batcher: Batcher, processor: Device, metrics: Metrics | None, opened: AsyncExitStack
+    ) -> Repository:
+        """The encoder's models and those of the folder, for clients of the open inference protocol."""
+        config = self._config
+        encoder = EncoderModel(engine, batcher)
+        media = MediaLimits(pixels=config.max_pixels, bytes=config.max_message, buffered=config.max_buffered)
+        own = (encoder, MediaModel(encoder, engine, processor, limits=media))
+        if config.models == NOT_GIVEN:
+            return oip.Together(own)
+        limits = Limits(
+            threads=config.threads,
+            queue=config.max_queue,
+            sequences=config.models_sequences,
+            watcher=None if metrics is None else metrics.batches,
+        )
+        folder = FolderRepository(config.models, limits=limits, load=config.models_load, poll=config.models_poll)
+        opened.callback(folder.close)
+        return oip.Together(own, folder)
+
+    def _batcher(self, engine: Engine, metrics: Metrics | None) -> Batcher:
+        """What all requests share the engine by; it runs as often at once as there are cores for."""
+        config = self._config
+        watched = None if metrics is None else metrics.batches
+        workers = max(1, engines.cores() // config.threads) if config.threads else 1
+        batcher = encode.shared(engine, most=config.max_batch, queue=config.max_queue, workers=workers, watcher=watched)
+        size = encode.tune(batcher, engine)
+        log.info("up to %d frames of all requests go into one run of %s, %d at once", size, engine.variant, workers)
+        return batcher
+
+    def _recurrence(self, engine: Engine, metrics: Metrics | None) -> Recurrence:
+        """What live queries with a state share; its GRU is loaded with the first of them."""
+        config, encoder = self._config, engine.encoder.identity
+        given = None if config.gru == NOT_GIVEN else config.gru
+        make = partial(temporal.step, given, dimensions=encoder.dimensions, half_life=config.gru_half_life)
+        return Recurrence(encoder, make, watcher=None if metrics is None else metrics.batches)
 
     def _watch(self, address: listener.Address, catalog: Catalog) -> Metrics:
         from matchcut.server.metrics import Metrics  # a tenth of a second that others need not wait for

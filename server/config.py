@@ -84,6 +84,14 @@ class Config:
             *("openvino", "openvino-fp32", "openvino-mixed50", "openvino-mixed25", "openvino-bf16"),
         ),
     )
+    gru: Path = option(
+        NOT_GIVEN,
+        "ONNX step of a GRU over the encoder's embeddings, for queries with TEMPORAL_GRU [default: a decaying mean]",
+        group="encoder",
+    )
+    gru_half_life: float = option(
+        8.0, "frames after which a frame counts half in that mean", group="encoder", least=0.01
+    )
     threads: int = option(0, "threads of the engine; 0 takes all cores", group="encoder", least=0)
     batch: int = option(4, "one request's frames in one run of the engine at most", group="encoder", least=1)
     max_batch: int = option(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -22,6 +22,7 @@ from matchcut.server.frames import frames_and_cuts
 from matchcut.server.intake import Intake
 from matchcut.server.records import (
     Cut,
+    Embedding,
     EncoderIdentity,
     ItemsQuery,
     Match,
@@ -31,9 +32,12 @@ from matchcut.server.records import (
     Ranking,
     RankOptions,
     Segment,
+    ShotMode,
+    Temporal,
     TimeRange,
     VectorQuery,
 )
+from matchcut.server.recurrence import Recurrence, Stream
 from matchcut.server.segments import SegmentBounds, Segmenter
 from matchcut.server.vectors import agree, unit
 
@@ -57,13 +61,14 @@ class Job:
 class Question:
     """What the catalogue is compared with, as far as it is known.
 
-    item_ids: for each segment the item that it comes from; empty where it comes from none.
+    item_ids: for each segment the item that it comes from; empty where it comes from none. resume: see Ranking.
     """
 
     segments: tuple[Segment, ...]
     final: bool
     report: MediaReport | None = None
     item_ids: tuple[str, ...] = ()
+    resume: bytes = b""
 
 
 class Pipeline:
@@ -71,6 +76,7 @@ class Pipeline:
 
     Args:
         batcher: of the engine; see encode.shared().
+        recurrence: of its embeddings.
         batch: frames of one request in one run of the engine at most.
         still: see stills.StillGate.
         bounds: of the segments of a clip that is asked with.
@@ -82,6 +88,7 @@ class Pipeline:
         self,
         engine: Engine,
         batcher: Batcher,
+        recurrence: Recurrence,
         device: Device,
         catalog: Catalog,
         *,
@@ -95,6 +102,7 @@ class Pipeline:
         self.encoder = engine.encoder.identity
         self._size = engine.encoder.input
         self._device = device
+        self._recurrence = recurrence
         self._bounds = bounds
         self._item_segments = item_segments
         self._ranked = ranked
@@ -117,7 +125,8 @@ class Pipeline:
             options = replace(options, exclude=options.exclude | frozenset(query.item_ids))
         for revision, question in enumerate(questions, start=1):
             matches = self._rank(question, view, options, job)
-            yield Ranking(matches, revision, question.final, encoder, job.clock.times(), question.report)
+            times = job.clock.times()
+            yield Ranking(matches, revision, question.final, encoder, times, question.report, question.resume)
 
     def segments(
         self, media: Media, report: MediaReport, job: Job, *, bounds: SegmentBounds, every: int = 0
@@ -131,14 +140,10 @@ class Pipeline:
         Raises:
             MatchcutError: the media is unreadable or exceeds a limit, the engine failed, the caller is gone.
         """
-        events = frames_and_cuts(media, self._size, report, job.clock, check=job.caller.check)
-        embeddings = self._encode(
-            events, idle=job.idle, clock=job.clock, report=report, caller=job.caller, client=job.client or job.caller
-        )
         segmenter = Segmenter(bounds, media.segments)
         frames = 0
-        with closing(embeddings):
-            for event in embeddings:
+        with closing(self._see(media, report, job)) as seen:
+            for event in seen:
                 job.caller.check()
                 with job.clock("segment"):
                     if isinstance(event, Cut):
@@ -169,8 +174,43 @@ class Pipeline:
             return encoder, iter([Question((segment,), final=True)])
         report = MediaReport()
         media = Intake(query, job.clock, report).media
+        if media.temporal is Temporal.GRU:
+            return self.encoder, self._states(media, report, job, every=options.frames_per_update)
         looks = self.segments(media, report, job, bounds=self._bounds, every=options.frames_per_update)
         return self.encoder, (Question(segments, final, report) for segments, final in looks)
+
+    def _states(self, media: Media, report: MediaReport, job: Job, *, every: int) -> Iterator[Question]:
+        """What the media has shown so far in one vector, as often as `segments` looks at it."""
+        media = replace(media, sampling=replace(media.sampling, shots=ShotMode.OFF))
+        with (
+            self._recurrence.stream(job.caller, media.resume) as stream,
+            closing(self._see(media, report, job)) as seen,
+        ):
+            before = stream.frames
+            for event in seen:
+                job.caller.check()
+                if isinstance(event, Cut):
+                    continue
+                with job.clock("pool"):
+                    stream.add(event.vector)
+                report.frames_dropped = job.dropped()
+                if every and (stream.frames - before) % every == 1 % every:
+                    yield self._shown(stream, event.time_us + 1, report, final=False)
+            if stream.frames == before:
+                raise UnreadableMedia("no frame came in; send at least one")
+            report.frames_dropped = job.dropped()
+            yield self._shown(stream, report.duration_us, report, final=True)
+
+    @staticmethod
+    def _shown(stream: Stream, end_us: int, report: MediaReport, *, final: bool) -> Question:
+        segment = Segment(TimeRange(0, end_us), stream.vector())
+        return Question((segment,), final, report, resume=stream.token())
+
+    def _see(self, media: Media, report: MediaReport, job: Job) -> Generator[Embedding | Cut, None, None]:
+        """The media's frames as embeddings, and the cuts between them."""
+        events = frames_and_cuts(media, self._size, report, job.clock, check=job.caller.check)
+        client = job.client or job.caller
+        return self._encode(events, idle=job.idle, clock=job.clock, report=report, caller=job.caller, client=client)
 
     def _stored(self, tenant: str, query: ItemsQuery) -> tuple[EncoderIdentity, Iterator[Question]]:
         """The segments of catalogue items, which must all be of one encoder."""

@@ -41,6 +41,7 @@ FLOORS: dict[str, float] = {
     "batcher": 3.2,
     "encode": 3.3,
     "precision": 3.3,
+    "recurrence": 3.4,
     "serving": 3.4,
     "pipeline": 4.0,
     "ingest": 4.1,

@@ -19,15 +19,21 @@ __all__ = [
     "RankOptions",
     "Shots",
     "TagOptions",
+    "TemporalMode",
     "VectorOptions",
 ]
 
 Shots: TypeAlias = Literal["exact", "coarse", "off"]
+TemporalMode: TypeAlias = Literal["segments", "gru"]
 
 _SHOTS: dict[str, media_pb2.ShotMode] = {
     "exact": media_pb2.SHOT_MODE_EXACT,
     "coarse": media_pb2.SHOT_MODE_COARSE,
     "off": media_pb2.SHOT_MODE_OFF,
+}
+_TEMPORAL: dict[str, recommender_pb2.Temporal] = {
+    "segments": recommender_pb2.TEMPORAL_SEGMENTS,
+    "gru": recommender_pb2.TEMPORAL_GRU,
 }
 _MOST = 2**31 - 1
 
@@ -95,17 +101,24 @@ class ListOptions(TagOptions, CallOptions, total=False):
 
 
 class QueryOptions(RankOptions, MediaOptions, CallOptions, total=False):
-    """Of one ranking; MediaOptions are for clips."""
+    """Of one ranking; MediaOptions and `temporal` are for clips.
+
+    temporal: "segments" compares each segment, the mean of its frames; "gru" one vector, the state after the last.
+    """
+
+    temporal: TemporalMode
 
 
 class LiveOptions(QueryOptions, total=False):
     """Of rankings that go on: again after `frames_per_update` more used frames. `timeout` is for the whole call.
 
     latest_only: of pictures and frames that come too fast the oldest are dropped, so that rankings follow what is now.
+    resume: with "gru", the `resume` of a ranking of a call that was broken off, to go on from there.
     """
 
     frames_per_update: int
     latest_only: bool
+    resume: bytes
 
 
 def known(options: Mapping[str, Any], kind: Any) -> None:
@@ -149,6 +162,14 @@ def media(options: Mapping[str, Any], **form: Any) -> media_pb2.MediaHeader:
         ),
         segments=[time_range(*ends) for ends in options.get("segments", ())],
     )
+
+
+def temporal(options: Mapping[str, Any]) -> recommender_pb2.Temporal:
+    """The `temporal` among `options`."""
+    mode = options.get("temporal")
+    if mode is not None and mode not in _TEMPORAL:
+        raise ValueError(f'temporal is "segments" or "gru", not {mode!r}')
+    return _TEMPORAL[mode] if mode else recommender_pb2.TEMPORAL_UNSPECIFIED
 
 
 def rank(options: Mapping[str, Any]) -> recommender_pb2.RankOptions:

@@ -111,11 +111,11 @@ def _recommend_clip(session: Session, clip: Source, format: str, options: Mappin
             timeout=timeout,
             repeatable=repeatable,
         )
-    media, rank = wire.media(options, container=form), wire.rank(options)
+    media, rank, temporal = wire.media(options, container=form), wire.rank(options), wire.temporal(options)
 
     def request() -> Message:
         chunks = [media_pb2.MediaChunk(data=piece) for piece in clip.read()]
-        query = recommender_pb2.Query(clip=recommender_pb2.ClipQuery(media=media, chunks=chunks))
+        query = recommender_pb2.Query(clip=recommender_pb2.ClipQuery(media=media, chunks=chunks, temporal=temporal))
         return recommender_pb2.RecommendRequest(tenant=session.tenant, query=query, options=rank)
 
     return Unary(
@@ -135,6 +135,8 @@ def _live_header(session: Session, options: Mapping[str, Any], **form: Any) -> r
         media=wire.media(options, **form),
         options=wire.rank(options),
         latest_only=options.get("latest_only", False),
+        temporal=wire.temporal(options),
+        resume=options.get("resume", b""),
     )
 
 

@@ -263,7 +263,8 @@ class Ranking:
     """A ranked list, best first; iterating over it gives its matches.
 
     revision: 1 for the first list of a call, then one more each time; final: the last one.
-    report: None unless the query was media.
+    report: None unless the query was media. resume: of a query with temporal="gru", goes into the live call that is to
+    go on from here; else empty.
     """
 
     matches: tuple[Match, ...]
@@ -272,6 +273,7 @@ class Ranking:
     encoder: Encoder
     times: StageTimes
     report: MediaReport | None
+    resume: bytes
 
     def __iter__(self) -> Iterator[Match]:
         return iter(self.matches)
@@ -288,4 +290,5 @@ class Ranking:
             encoder=Encoder.of(proto.encoder),
             times=StageTimes.of(proto.times),
             report=MediaReport.of(proto.report) if proto.HasField("report") else None,
+            resume=proto.resume,
         )

@@ -19,6 +19,7 @@ examples:
   matchcut query clip.mp4
   matchcut query clip.mp4 --limit 3 --tag sport --not-tag draft
   matchcut query clip.mp4 --live         print each list as it improves while the clip is sent
+  matchcut query clip.mp4 --live --temporal gru    what goes with what is shown at each moment
   matchcut query --item tour/bikes.mp4   ask with an item of the catalogue
   matchcut query clip.mp4 --json | jq '.matches[0].item.id'
 """
@@ -32,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=10, help="how many items [default: 10]")
     parser.add_argument("--exclude", action="append", default=[], metavar="ITEM", help="leave this item out (repeat)")
     parser.add_argument("--minimum-score", type=float, help="only items that score at least this")
+    parser.add_argument(
+        "--temporal",
+        choices=("segments", "gru"),
+        default="segments",
+        help="compare each segment of the clip, or with what it shows last: a GRU's state [default: segments]",
+    )
     parser.add_argument("--rate", type=positive, help="frames per second to use [default: the server's]")
     add_tag_filter(parser)
     add_connection(parser)
@@ -52,13 +59,14 @@ def run(arguments: argparse.Namespace) -> int:
         "none_of": arguments.not_tag,
         "minimum_score": arguments.minimum_score,
     }
+    media = {"rate": arguments.rate, "temporal": arguments.temporal}
     title = arguments.file or ", ".join(arguments.item)
     with client(arguments) as server:
         if arguments.live:
-            for ranking in server.live(arguments.file, rate=arguments.rate, **options):
+            for ranking in server.live(arguments.file, **media, **options):
                 show(ranking, f"{title}, list {ranking.revision}", arguments)
         elif arguments.file:
-            show(server.recommend(clip=arguments.file, rate=arguments.rate, **options), title, arguments)
+            show(server.recommend(clip=arguments.file, **media, **options), title, arguments)
         else:
             show(server.recommend(items=arguments.item, **options), title, arguments)
     return 0

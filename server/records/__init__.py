@@ -20,6 +20,7 @@ from matchcut.server.records.media import (
     Picture,
     Sampling,
     ShotMode,
+    Temporal,
     Warned,
 )
 from matchcut.server.records.ranking import (
@@ -64,6 +65,7 @@ __all__ = [
     "StageTime",
     "StageTimes",
     "TagFilter",
+    "Temporal",
     "TimeRange",
     "VectorQuery",
     "Warned",

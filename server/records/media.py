@@ -30,6 +30,13 @@ class ShotMode(Enum):
     OFF = "off"  # segments of equal length
 
 
+class Temporal(Enum):
+    """How the frames of a query become vectors."""
+
+    SEGMENTS = "segments"  # one for each segment, the mean of its frames
+    GRU = "gru"  # one for all of it, the state of a GRU after its last frame
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """Which frames of a piece of media are used.
@@ -88,6 +95,7 @@ class Media:
     limits: the server's; exceeding one is an error.
     wanted: the caller's, of which reaching one ends the reading with a warning; None where there are none.
     segments: given beforehand, in time order, from the first picture; they take the place of shot detection.
+    temporal: of a query. resume: with a GRU, the token of the call that this one goes on from; b"": none.
     """
 
     form: Container | EncodedPictures | DecodedFrames
@@ -95,6 +103,8 @@ class Media:
     limits: MediaLimits
     wanted: MediaLimits | None = None
     segments: tuple[TimeRange, ...] = ()
+    temporal: Temporal = Temporal.SEGMENTS
+    resume: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

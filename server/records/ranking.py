@@ -75,7 +75,10 @@ class StageTimes:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """A ranked list, best first, ties in the order of ingest; the last of a request has `final`."""
+    """A ranked list, best first, ties in the order of ingest; the last of a request has `final`.
+
+    resume: a token with which another call goes on from here; b"" where there is no state to go on from.
+    """
 
     matches: tuple[Match, ...]
     revision: int
@@ -83,6 +86,7 @@ class Ranking:
     encoder: EncoderIdentity
     times: StageTimes
     report: MediaReport | None = None
+    resume: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from enum import Enum
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from matchcut.server.records import (
     MediaLimits,
     Sampling,
     ShotMode,
+    Temporal,
     TimeRange,
 )
 from matchcut.v1 import common_pb2, media_pb2, recommender_pb2
@@ -26,6 +28,7 @@ CHUNK_BYTES = 1 << 20
 PICTURE_BYTES = 16 << 20
 SIDE = 16384
 SEGMENTS = 4096
+RESUME_BYTES = 1 << 20
 SLOWEST, RATE = 0.001, 1000.0  # frames per second
 OVERHEAD = 256  # bytes that a piece weighs beside its payload
 KINDS: dict[str | None, Kind] = {None: "data", "container": "data", "pictures": "picture", "frames": "frame"}
@@ -113,6 +116,23 @@ class MediaRequests:
         else:
             form = self._frames(header.frames, iter(pieces))
         return Media(form, self._sampling(header.sampling, intent), self._limits, wanted(header), given(header))
+
+    @staticmethod
+    def temporal(message: recommender_pb2.ClipQuery | recommender_pb2.RecommendLiveHeader) -> Temporal:
+        """How the frames of a query become vectors."""
+        gru = message.temporal == recommender_pb2.TEMPORAL_GRU
+        if gru and message.media.segments:
+            raise InvalidInput("a GRU makes one vector of all frames; leave media.segments empty", field="temporal")
+        return Temporal.GRU if gru else Temporal.SEGMENTS
+
+    def live(self, header: recommender_pb2.RecommendLiveHeader, pieces: Iterable[Any]) -> Media:
+        """The media of a live query."""
+        if len(header.resume) > RESUME_BYTES:
+            raise InvalidInput(f"resume has {len(header.resume)} bytes; at most {RESUME_BYTES}", field="resume")
+        temporal = self.temporal(header)
+        if header.resume and temporal is not Temporal.GRU:
+            raise InvalidInput("only a GRU's state can be resumed; set temporal to TEMPORAL_GRU", field="resume")
+        return replace(self.media(header.media, pieces, Intent.QUERY), temporal=temporal, resume=header.resume)
 
     def latest(self, header: recommender_pb2.RecommendLiveHeader) -> int:
         """How many pieces of a live query may wait before the oldest is dropped; 0: as many as come."""

@@ -10,7 +10,7 @@ from matchcut.server.pipeline import Pipeline
 from matchcut.server.records import Media
 from matchcut.server.service import replies, requests
 from matchcut.server.service.calls import Calls, Context, receiving
-from matchcut.server.service.media import Intent, payload
+from matchcut.server.service.media import payload
 from matchcut.server.service.requests import Requests
 from matchcut.server.service.status import streaming, unary
 from matchcut.v1 import recommender_pb2 as pb
@@ -48,7 +48,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
         job = self._calls.job(context)
         feed = self._calls.feed(job, latest=self._understand.media.latest(header))
         job.idle, job.dropped = lambda: feed.idle, lambda: feed.dropped
-        media = self._understand.media.media(header.media, feed, Intent.QUERY)
+        media = self._understand.media.live(header, feed)
         async with (
             receiving(messages, feed, lambda message: payload(message.chunk, kind)),
             aclosing(

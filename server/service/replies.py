@@ -117,4 +117,5 @@ def ranking(found: Ranking) -> recommender_pb2.RecommendResponse:
         encoder=encoder(found.encoder),
         times=times(found.times),
         report=report(found.report),
+        resume=found.resume,
     )

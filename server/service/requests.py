@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -166,7 +167,8 @@ class Requests:
     def _clip(self, message: recommender_pb2.ClipQuery) -> Media:
         kind = self.media.kind(message.media)
         pieces: Iterator[Any] = (payload(chunk, kind)[0] for chunk in message.chunks)
-        return self.media.media(message.media, list(pieces), Intent.QUERY)
+        temporal = self.media.temporal(message)
+        return replace(self.media.media(message.media, list(pieces), Intent.QUERY), temporal=temporal)
 
 
 def page_size(message: catalog_pb2.ListItemsRequest) -> int:

@@ -17,7 +17,7 @@ from matchcut.client import (
     InvalidInput,
     Outcome,
 )
-from matchcut.v1 import catalog_pb2, media_pb2
+from matchcut.v1 import catalog_pb2, media_pb2, recommender_pb2
 
 Status = grpc.StatusCode
 DATA = bytes(range(256)) * 4096  # 1 MiB
@@ -30,6 +30,19 @@ def test_live_container(client: Any, server: Any) -> None:
     assert (header.tenant, header.media.container.format) == ("films", "mpegts")
     assert (header.options.frames_per_update, header.options.limit) == (2, 5)
     assert server.call().data == b"abcd"
+
+
+def test_live_of_a_state(client: Any, server: Any) -> None:
+    timed = [(0.0, np.zeros((4, 6, 3), np.uint8))]
+    assert list(client.live_frames(timed, temporal="gru", resume=b"before", latest_only=True))
+    header = server.call().requests[0].header
+    assert header.temporal == recommender_pb2.TEMPORAL_GRU
+    assert (header.resume, header.latest_only) == (b"before", True)
+
+
+def test_what_a_query_is_made_of_is_one_of_two(client: Any) -> None:
+    with pytest.raises(ValueError, match='temporal is "segments" or "gru", not \'lstm\''):
+        client.recommend(clip=b"ab", temporal="lstm")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_every_field_of_a_ranking_is_read(client: Any, server: Any) -> None:
     )
     encoder = common_pb2.Encoder(name="lite", version="1", digest="abc", dimensions=4)
     reply = recommender_pb2.RecommendResponse(
-        matches=[match], revision=1, final=True, encoder=encoder, times=TIMES, report=FULL_REPORT
+        matches=[match], revision=1, final=True, encoder=encoder, times=TIMES, report=FULL_REPORT, resume=b"state"
     )
     server.on("Recommend", lambda requests, seen, context: [reply])
     result = client.recommend(items=["q"])
@@ -77,6 +77,7 @@ def test_every_field_of_a_ranking_is_read(client: Any, server: Any) -> None:
     assert (report.frames_blank, report.frames_dropped) == (8, 9)
     assert (report.duration, report.truncated, report.container, report.codec) == (5.5, True, "mp4", "h264")
     assert (report.width, report.height, report.max_time_error) == (6, 7, 0.02)
+    assert result.resume == b"state"
     assert report.warnings == (MediaWarning("TRUNCATED", "Half is missing."),)
 
 

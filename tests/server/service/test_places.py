@@ -29,7 +29,7 @@ def test_a_client_alone_may_take_all() -> None:
     world = World(3)
     assert [world.enters("a") for _ in range(4)] == [True, True, True, False]
     assert world.places.taken == 3
-    with pytest.raises(Overloaded, match="all 3 places for media requests are taken; .* --max-media-requests"):
+    with pytest.raises(Overloaded, match=r"all 3 places for media requests are taken; .* --max-media-requests"):
         world.places.enter("a")
 
 
