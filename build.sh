@@ -54,6 +54,7 @@ setup() {
   ln -sfn ../../../kernels build/src/matchcut/kernels
   ln -sfn ../../../clients/python build/src/matchcut/client
   ln -sfn ../../../proto/matchcut/v1 build/src/matchcut/v1
+  ln -sfn ../../../proto/matchcut/inference build/src/matchcut/inference
   .venv/bin/python clients/demo/media.py build/media
   export MATCHCUT_CACHE=$PWD/build/cache
   .venv/bin/python -m matchcut.server encoder

@@ -18,6 +18,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 FOLDERS = {
     "matchcut.v1": "proto/matchcut/v1",
+    "matchcut.inference": "proto/matchcut/inference",
     "matchcut.kernels": "kernels",
     "matchcut.server": "server",
     "matchcut.client": "clients/python",
@@ -111,6 +112,12 @@ def native_scan() -> Extension:
 # its wheel decide what the kernels become, so the tables of their resources hold for this version only.
 TRITON = "triton==3.9.*; sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')"
 
+# Builds engines for NVIDIA's GPUs without having one; 260 MB. Of TensorRT itself, for data centre GPUs, PyPI has only
+# what fetches it from its vendor's index: `pip install tensorrt` where the GPU is.
+TENSORRT = (
+    "tensorrt-rtx>=1.7; sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')"
+)
+
 setup(
     name="matchcut",
     version="0.1.0",
@@ -124,6 +131,7 @@ setup(
     package_dir=packages(),
     package_data={
         "matchcut.v1": ["*.proto", "*.pyi", "py.typed"],
+        "matchcut.inference": ["*.proto", "*.pyi", "py.typed"],
         # Compiled kernels, where `./build.sh kernels` has made them; without them all is ranked on the CPU.
         "matchcut.kernels": ["py.typed", "cubins/manifest.json", "cubins/*/*.cubin", "cubins/ptx/*.ptx"],
         "matchcut.kernels.native": ["*.c", "*.h"],
@@ -147,6 +155,7 @@ setup(
         # Launches the compiled kernels. It is built from source, against the CUDA toolkit of the machine.
         "gpu": ["pycuda>=2026.1"],
         "kernels": [TRITON],
+        "tensorrt": [TENSORRT],
         "test": [
             stub_tool(),
             "hypothesis>=6.100",
@@ -155,7 +164,9 @@ setup(
             "pytest-asyncio>=0.25",
             "ruff>=0.9",
             "setuptools>=77",  # for the wheel that a test builds
+            TENSORRT,
             TRITON,
+            "tritonclient[grpc]>=2.73",  # the standard client of the open inference protocol, which is the judge
             "trustme>=1.1",
             "types-protobuf>=5.29",
             "types-setuptools>=75",

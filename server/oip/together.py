@@ -1,0 +1,67 @@
+"""Models that are always there, beside a repository whose models come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matchcut.server.errors import InvalidInput, NotFound
+from matchcut.server.serving import IndexEntry, Model, ModelState, Repository
+
+__all__ = ["Together"]
+
+
+class Together:
+    """A Repository of fixed models and of another one's; the fixed ones' names come first.
+
+    Args:
+        fixed: loaded, one version of each; they can be neither loaded nor unloaded.
+        other: None where there are no others.
+    """
+
+    def __init__(self, fixed: Sequence[Model], other: Repository | None = None) -> None:
+        self._fixed = {model.name: model for model in fixed}
+        self._other = other
+
+    def model(self, name: str, version: str = "") -> Model:
+        """See Repository."""
+        fixed = self._fixed.get(name)
+        if fixed is None:
+            return self._beside(name).model(name, version)
+        if version not in ("", fixed.version):
+            raise NotFound(
+                f"model {name!r} is there in version {fixed.version} only", reason="MODEL_NOT_FOUND", field="version"
+            )
+        return fixed
+
+    def index(self) -> list[IndexEntry]:
+        """See Repository."""
+        own = [IndexEntry(model.name, model.version, ModelState.READY) for model in self._fixed.values()]
+        others = [] if self._other is None else self._other.index()
+        return sorted(own, key=lambda entry: entry.name) + [one for one in others if one.name not in self._fixed]
+
+    def versions(self, name: str) -> list[str]:
+        """See Repository."""
+        fixed = self._fixed.get(name)
+        return self._beside(name).versions(name) if fixed is None else [fixed.version]
+
+    def load(self, name: str) -> None:
+        """See Repository. InvalidInput for a fixed one."""
+        self._refuse_fixed(name)
+        self._beside(name).load(name)
+
+    def unload(self, name: str) -> None:
+        """See Repository. InvalidInput for a fixed one."""
+        self._refuse_fixed(name)
+        self._beside(name).unload(name)
+
+    def _refuse_fixed(self, name: str) -> None:
+        if name in self._fixed:
+            raise InvalidInput(
+                f"{name!r} is the server's own encoder and stays loaded; name a model of the repository",
+                field="model_name",
+            )
+
+    def _beside(self, name: str) -> Repository:
+        if self._other is None:
+            raise NotFound(f"there is no model {name!r}", reason="MODEL_NOT_FOUND", field="model_name")
+        return self._other
