@@ -1,4 +1,4 @@
-"""Models that are always there, beside a repository whose models come and go."""
+"""Models that are always there, beside repositories whose models come and go."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["Together"]
 
 
 class Together:
-    """A Repository of fixed models and of another one's; the fixed ones' names come first.
+    """A Repository of fixed models and of others'; whose name comes first has it.
 
     Args:
         fixed: loaded, one version of each; they can be neither loaded nor unloaded.
-        other: None where there are no others.
+        others: in order.
     """
 
-    def __init__(self, fixed: Sequence[Model], other: Repository | None = None) -> None:
+    def __init__(self, fixed: Sequence[Model], *others: Repository) -> None:
         self._fixed = {model.name: model for model in fixed}
-        self._other = other
+        self._others = others
 
     def model(self, name: str, version: str = "") -> Model:
         """See Repository."""
@@ -36,8 +36,12 @@ class Together:
     def index(self) -> list[IndexEntry]:
         """See Repository."""
         own = [IndexEntry(model.name, model.version, ModelState.READY) for model in self._fixed.values()]
-        others = [] if self._other is None else self._other.index()
-        return sorted(own, key=lambda entry: entry.name) + [one for one in others if one.name not in self._fixed]
+        found, taken = sorted(own, key=lambda entry: entry.name), set(self._fixed)
+        for other in self._others:
+            entries = [entry for entry in other.index() if entry.name not in taken]
+            taken |= {entry.name for entry in entries}
+            found += entries
+        return found
 
     def versions(self, name: str) -> list[str]:
         """See Repository."""
@@ -62,6 +66,9 @@ class Together:
             )
 
     def _beside(self, name: str) -> Repository:
-        if self._other is None:
+        for other in self._others[:-1]:
+            if any(entry.name == name for entry in other.index()):
+                return other
+        if not self._others:
             raise NotFound(f"there is no model {name!r}", reason="MODEL_NOT_FOUND", field="model_name")
-        return self._other
+        return self._others[-1]

@@ -20,7 +20,7 @@ Specs = tuple[TensorSpec, ...]
 class Plan:
     """How a model is served.
 
-    inputs, outputs: what callers give and get; states are not among them.
+    inputs, outputs: what callers give and get; states are not among them, unless there is nothing else to get.
     max_batch: most rows of one run; 0: the first size counts no rows.
     states: the inputs that carry a state. fed_by: the output that is each of those inputs in the next step.
     labels: class names by output.
@@ -47,7 +47,8 @@ def plan(inputs: Specs, outputs: Specs, description: Description) -> Plan:
     if len(set(fed_by.values())) < len(fed_by):
         raise wrong("sequence.states feeds several inputs from one output; give each its own")
     visible_inputs = tuple(spec for spec in inputs if spec.name not in states)
-    visible_outputs = tuple(spec for spec in outputs if spec.name not in fed_by.values())
+    # Where a graph gives nothing but its next states, as the step of a GRU does, these are the answer.
+    visible_outputs = tuple(spec for spec in outputs if spec.name not in fed_by.values()) or outputs
     if not visible_inputs:
         raise wrong("the graph has no inputs besides its states: there would be nothing to ask it")
     return Plan(

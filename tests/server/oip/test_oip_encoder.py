@@ -87,6 +87,7 @@ async def test_the_encoder_answers_for_its_own_tensors(app: App, triton: Apart, 
     assert [(entry["name"], entry["state"]) for entry in told["index"]] == [
         ("layout", "READY"),
         ("layout-media", "READY"),
+        ("gru", "READY"),
     ]
     pixels = np.random.default_rng(1).normal(size=(3, 3, 32, 32)).astype(np.float32)
     answer = await triton.run("infer", app.address, "layout", [("pixels", "FP32", pixels)])

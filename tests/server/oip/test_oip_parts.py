@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matchcut.server.errors import InvalidInput, MatchcutError, NotFound
+from matchcut.server.errors import InvalidInput, MatchcutError, NotFound, Unavailable
 from matchcut.server.oip.owners import Owner
 from matchcut.server.oip.parameters import RequestParameters
 from matchcut.server.oip.regions import Regions
 from matchcut.server.oip.together import Together
 from matchcut.server.serving import ModelState
-from support.fake_models import repository
+from support.fake_models import FakeRepository, repository
 
 
 def test_an_owner_s_end_is_told_once_to_each_model() -> None:
@@ -57,6 +57,20 @@ def test_fixed_models_stand_before_a_repository_s() -> None:
     assert {entry.name: entry.state for entry in together.index()}["words"] is ModelState.UNAVAILABLE
     together.load("words")
     assert {entry.name: entry.state for entry in together.index()}["words"] is ModelState.READY
+
+
+def test_several_repositories_stand_in_order() -> None:
+    words, double = repository()["words"], repository()["double"]
+    first, second = FakeRepository(words), FakeRepository(double, repository()["words"])
+    together = Together([], first, second)
+    assert together.model("words") is words
+    assert together.model("double") is double
+    assert [entry.name for entry in together.index()] == ["words", "double"]
+    together.unload("words")
+    with pytest.raises(Unavailable):
+        together.model("words")
+    with pytest.raises(NotFound):
+        together.model("nobody")
 
 
 def test_fixed_models_may_be_all_there_is() -> None:

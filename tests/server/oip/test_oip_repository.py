@@ -53,7 +53,7 @@ async def test_the_folder_s_models_stand_beside_the_encoder(there: App, triton: 
     told = await triton.run("descriptions", there.address, "total")
     states = {entry["name"]: entry["state"] for entry in told["index"]}
     assert states == {
-        **dict.fromkeys(("layout", "layout-media", "double", "total"), "READY"),
+        **dict.fromkeys(("layout", "layout-media", "gru", "double", "total"), "READY"),
         "broken": "UNAVAILABLE",
     }
     assert "sequence_batching" in told["config"]
@@ -113,6 +113,23 @@ async def test_a_state_of_no_number_poisons_its_own_sequence_only(there: App, tr
     poisoned = [float(one["outputs"]["y"][0, 0]) for one in told if one["id"] == "2"]
     assert np.isnan(poisoned[:4]).all()
     assert poisoned[4] == 5, "a start forgets what was"
+
+
+async def test_the_server_s_own_gru_steps_a_sequence(there: App, triton: Apart) -> None:
+    """Whatever comes in, after many steps of the same its state points there."""
+    told = await triton.run("descriptions", there.address, "gru")
+    assert "sequence_batching" in told["config"]
+    size = int(told["model"]["inputs"][0]["shape"][1])
+    vectors = np.eye(2, size, dtype=np.float32)
+    shown = [0] * 3 + [1] * 40
+    steps = [
+        ("gru", [("x", "FP32", vectors[at : at + 1])], {"sequence_id": 5, "sequence_start": not number})
+        for number, at in enumerate(shown)
+    ]
+    answers = [one["outputs"]["h_next"][0] for one in await triton.run("stream", there.address, steps)]
+    assert answers[2][0] > 0.01
+    assert answers[2][1] == 0
+    assert answers[-1][1] > 20 * answers[-1][0] > 0
 
 
 async def test_a_sequence_goes_on_while_its_model_is_replaced(there: App, triton: Apart, folder: Path) -> None:
