@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from matchcut.server import config
+from matchcut.server.models import description
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,6 +41,9 @@ def place(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     for name in CLIPS:
         shutil.copy(media / name, folder / "clips" / name)
     shutil.copy(media / "carphone_distorted.mp4", folder / "clip.mp4")
+    (folder / "pictures").mkdir()
+    for name, there in (("cheetah", "cheetah"), ("lion", "lion"), ("world", "world-0285")):
+        shutil.copy(ROOT / "server/engines/frames" / f"{there}.jpg", folder / "pictures" / f"{name}.jpg")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -94,7 +98,7 @@ def test_python_blocks(place: tuple[Path, dict[str, str], str]) -> None:
             [sys.executable, "-W", "error", "-c", script], cwd=folder, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "carphone.mp4" in done.stdout
+        assert ("(3, 1280)" if "tritonclient" in block else "carphone.mp4") in done.stdout
 
 
 def test_the_config_file_shown_is_one(tmp_path: Path) -> None:
@@ -103,6 +107,13 @@ def test_the_config_file_shown_is_one(tmp_path: Path) -> None:
     file.write_text(shown)
     assert set(tomllib.loads(shown)) <= set(config.Config.__dataclass_fields__)
     config.load({"config": str(file)}, {})
+
+
+def test_the_description_of_a_model_shown_is_one(tmp_path: Path) -> None:
+    (shown,) = [block for block in blocks("toml") if "[sequence]" in block]
+    (tmp_path / "model.toml").write_text(shown)
+    told = description.of_model(tmp_path, tmp_path)
+    assert (told.max_batch, told.instances, told.default_version, told.states) == (16, 2, "3", {"h": "h_next"})
 
 
 def test_links_lead_somewhere() -> None:
