@@ -118,6 +118,10 @@ TENSORRT = (
     "tensorrt-rtx>=1.7; sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')"
 )
 
+# Makes spans and sends them. Over HTTP, as is OTLP's default: the exporter for gRPC would bring a second, synchronous
+# gRPC stack to life in the server's process. 1.35 is the oldest that takes the protobuf that the stubs need.
+OTEL = ["opentelemetry-exporter-otlp-proto-http>=1.35", "opentelemetry-sdk>=1.35"]
+
 setup(
     name="matchcut",
     version="0.1.0",
@@ -155,8 +159,10 @@ setup(
         # Launches the compiled kernels. It is built from source, against the CUDA toolkit of the machine.
         "gpu": ["pycuda>=2026.1"],
         "kernels": [TRITON],
+        "otel": OTEL,
         "tensorrt": [TENSORRT],
         "test": [
+            *OTEL,
             stub_tool(),
             "hypothesis>=6.100",
             "mypy>=1.14",

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -18,21 +18,24 @@ from grpc_reflection.v1alpha import reflection
 from matchcut.kernels.device import Device
 from matchcut.server import device, encode, engines, health, listener, models, oip
 from matchcut.server.batcher import Batcher
-from matchcut.server.catalog import Catalog, open_catalog
+from matchcut.server.catalog import Catalog, Edition, open_catalog
 from matchcut.server.config import NOT_GIVEN, Config
 from matchcut.server.engines import Engine
-from matchcut.server.ingest import Ingest
-from matchcut.server.models import temporal
+from matchcut.server.ingest import Ingest, Pipelines, taken_over, warn_of_others
+from matchcut.server.models import Encoder, temporal
+from matchcut.server.models.graph import Graph
 from matchcut.server.pipeline import Pipeline
 from matchcut.server.records import MediaLimits
 from matchcut.server.recurrence import Recurrence
 from matchcut.server.segments import SegmentBounds
-from matchcut.server.service import SERVICES, add_services
+from matchcut.server.service import SERVICES, add_services, watching
 from matchcut.server.service.access import interceptors, warn_of_clear_text
-from matchcut.server.serving import Repository
+from matchcut.server.serving import ModelState, Repository
 from matchcut.server.serving.encoder_model import EncoderModel, MediaModel
+from matchcut.server.serving.on_demand import OnDemand, recurrent
 from matchcut.server.serving.repository import FolderRepository
 from matchcut.server.serving.served import Limits
+from matchcut.server.tracing import Tracer
 
 if TYPE_CHECKING:
     from matchcut.server.metrics import Metrics
@@ -61,45 +64,44 @@ class App:
         listener.parse(config.listen)
         watched_at = listener.parse(config.metrics, "metrics") if config.metrics else None
         async with AsyncExitStack() as opened:
+            tracer = Tracer(config.otel_endpoint, grace=config.grace) if config.otel_endpoint else None
+            if tracer is not None:
+                opened.push_async_callback(asyncio.to_thread, tracer.close)  # it sends the last spans
             services = (*SERVICES, oip.SERVICE) if config.oip == "on" else SERVICES
             watched = health.Health(services)
             choice = device.chosen(config)
             processor = device.Guarded(choice.device, watched.fail)
             opened.callback(processor.close)
             device.tell(choice)
-            engine = self._engine()
-            opened.callback(engine.close)
+            encoder, following = self._encoders()
             catalog = open_catalog(
                 None if config.data == Path(":memory:") else config.data, coding=processor, scan_from=config.scan_from
             )
             opened.callback(catalog.close)
+            if following is not None and taken_over(catalog, encoder.identity, following.identity):
+                encoder, following = following, None
+            warn_of_others(catalog, encoder.identity)
             metrics = None if watched_at is None else self._watch(watched_at, catalog)
             if metrics is not None:
                 opened.push_async_callback(asyncio.to_thread, metrics.close)  # it waits for its thread
-            batcher = self._batcher(engine, metrics)
-            opened.callback(batcher.close)
-            recurrence = self._recurrence(engine, metrics)
-            opened.callback(recurrence.close)
-            pipeline = Pipeline(
-                engine,
-                batcher,
-                recurrence,
-                processor,
-                catalog,
-                batch=config.batch,
-                still=config.still,
-                bounds=self._bounds(config.max_query_segments),
-                item_segments=config.max_item_segments,
-                ranked=None if metrics is None else metrics.ranked,
+            engine, batcher, pipeline = self._pipeline(encoder, processor, catalog.edition(), metrics, opened)
+            following_pipeline = None
+            if following is not None:
+                *_, following_pipeline = self._pipeline(following, processor, catalog.edition(), metrics, opened)
+            pipelines = Pipelines(catalog, pipeline, following_pipeline)
+            ingest = Ingest(pipelines, bounds=self._bounds(config.max_segments))
+            server = grpc.aio.server(
+                options=listener.channel_options(config),
+                interceptors=[*watching.interceptors(metrics, tracer), *interceptors(config)],
             )
-            ingest = Ingest(pipeline, bounds=self._bounds(config.max_segments))
-            server = grpc.aio.server(options=listener.channel_options(config), interceptors=interceptors(config))
-            calls = add_services(server, pipeline, ingest, config)
+            calls = add_services(server, pipelines, ingest, config)
             if config.oip == "on":
                 repository = self._repository(engine, batcher, processor, metrics, opened)
                 regions = oip.add_service(server, repository, calls, config, ready=lambda: watched.ready)
                 opened.callback(regions.close)
                 watched.follow(repository.index)
+                if metrics is not None:
+                    metrics.follow(partial(listed, repository))
             elif config.models != NOT_GIVEN:
                 log.warning("nobody can use the models of %s: --oip is off", config.models)
             opened.push_async_callback(calls.close)
@@ -124,12 +126,42 @@ class App:
         await self._opened.aclose()
         log.info("stopped")
 
-    def _engine(self) -> Engine:
+    def _encoders(self) -> tuple[Encoder, Encoder | None]:
+        """The encoder that answers, and the one that is to take over; neither is loaded yet."""
         config = self._config
         path = config.encoder
         if path == NOT_GIVEN:
             path = models.default_encoder(config.cache, self._progress)
-        return engines.load(models.load(path), engine=config.engine, threads=config.threads, cache=config.cache)
+        return models.load(path), None if config.next_encoder == NOT_GIVEN else models.load(config.next_encoder)
+
+    def _engine(self, encoder: Encoder) -> Engine:
+        config = self._config
+        return engines.load(encoder, engine=config.engine, threads=config.threads, cache=config.cache)
+
+    def _pipeline(
+        self, encoder: Encoder, processor: Device, edition: Edition, metrics: Metrics | None, opened: AsyncExitStack
+    ) -> tuple[Engine, Batcher, Pipeline]:
+        """All that an encoder needs to answer, loaded."""
+        config = self._config
+        engine = self._engine(encoder)
+        opened.callback(engine.close)
+        batcher = self._batcher(engine, metrics)
+        opened.callback(batcher.close)
+        recurrence = self._recurrence(engine, metrics)
+        opened.callback(recurrence.close)
+        pipeline = Pipeline(
+            engine,
+            batcher,
+            recurrence,
+            processor,
+            edition,
+            batch=config.batch,
+            still=config.still,
+            bounds=self._bounds(config.max_query_segments),
+            item_segments=config.max_item_segments,
+            ranked=None if metrics is None else metrics.ranked,
+        )
+        return engine, batcher, pipeline
 
     def _repository(
         self, engine: Engine, batcher: Batcher, processor: Device, metrics: Metrics | None, opened: AsyncExitStack
@@ -139,17 +171,19 @@ class App:
         encoder = EncoderModel(engine, batcher)
         media = MediaLimits(pixels=config.max_pixels, bytes=config.max_message, buffered=config.max_buffered)
         own = (encoder, MediaModel(encoder, engine, processor, limits=media))
-        if config.models == NOT_GIVEN:
-            return oip.Together(own)
         limits = Limits(
             threads=config.threads,
             queue=config.max_queue,
             sequences=config.models_sequences,
             watcher=None if metrics is None else metrics.batches,
         )
+        gru = OnDemand("gru", "1", lambda: recurrent(self._step(engine)(), limits))
+        opened.callback(gru.close)
+        if config.models == NOT_GIVEN:
+            return oip.Together(own, gru)
         folder = FolderRepository(config.models, limits=limits, load=config.models_load, poll=config.models_poll)
         opened.callback(folder.close)
-        return oip.Together(own, folder)
+        return oip.Together(own, gru, folder)
 
     def _batcher(self, engine: Engine, metrics: Metrics | None) -> Batcher:
         """What all requests share the engine by; it runs as often at once as there are cores for."""
@@ -163,15 +197,20 @@ class App:
 
     def _recurrence(self, engine: Engine, metrics: Metrics | None) -> Recurrence:
         """What live queries with a state share; its GRU is loaded with the first of them."""
-        config, encoder = self._config, engine.encoder.identity
-        given = None if config.gru == NOT_GIVEN else config.gru
-        make = partial(temporal.step, given, dimensions=encoder.dimensions, half_life=config.gru_half_life)
-        return Recurrence(encoder, make, watcher=None if metrics is None else metrics.batches)
+        watched = None if metrics is None else metrics.batches
+        return Recurrence(engine.encoder.identity, self._step(engine), watcher=watched)
+
+    def _step(self, engine: Engine) -> Callable[[], Graph]:
+        """Makes the graph of the GRU's step."""
+        given = None if self._config.gru == NOT_GIVEN else self._config.gru
+        dimensions = engine.encoder.identity.dimensions
+        return partial(temporal.step, given, dimensions=dimensions, half_life=self._config.gru_half_life)
 
     def _watch(self, address: listener.Address, catalog: Catalog) -> Metrics:
         from matchcut.server.metrics import Metrics  # a tenth of a second that others need not wait for
 
-        metrics = Metrics(address.host, address.port, sizes=catalog.sizes)
+        places = {"media": self._config.max_media_requests, "quick": self._config.max_requests}
+        metrics = Metrics(address.host, address.port, sizes=catalog.sizes, places=places)
         self.metrics = metrics.address
         return metrics
 
@@ -180,6 +219,11 @@ class App:
         return SegmentBounds(
             minimum_us=round(config.min_segment * 1e6), maximum_us=round(config.max_segment * 1e6), count=count
         )
+
+
+def listed(repository: Repository) -> Iterator[tuple[str, str, bool]]:
+    """Name and version of each model, and whether it can be used."""
+    return ((one.name, one.version, one.state is ModelState.READY) for one in repository.index())
 
 
 async def serve(config: Config, *, progress: Callable[[str], None] | None = None, ready: Callable[[str], None]) -> None:

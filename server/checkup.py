@@ -153,6 +153,12 @@ def engines(settings: Config) -> Iterator[Finding]:
             yield Finding(f"engine {name}", "available", versions[name])
         else:
             yield Finding(f"engine {name}", "broken" if needed else "absent", failure)
+    for name, variant in registry.ON_GPU.items():
+        if there := registry.version(variant.library):
+            yield Finding(f"engine {name}", "available", f"{there}; it needs a GPU")
+        else:
+            state = "broken" if settings.engine == name else "absent"
+            yield Finding(f"engine {name}", state, f"it is not installed: pip install {variant.library}")
 
 
 def encoder(settings: Config) -> Finding:

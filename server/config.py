@@ -74,14 +74,21 @@ class Config:
         "ONNX encoder with its TOML beside it [default: EfficientNet-Lite0, built on first use]",
         group="encoder",
     )
+    next_encoder: Path = option(
+        NOT_GIVEN,
+        "ONNX encoder that is to take over from it while the server runs, once `matchcut reindex` has made its vectors "
+        "of all items; off by default",
+        group="encoder",
+    )
     engine: str = option(
         "auto",
-        "what runs the encoder; auto measures on this CPU and remembers",
+        "what runs the encoder; auto takes an engine built for this GPU, else measures on this CPU and remembers",
         group="encoder",
         choices=(
             "auto",
             *("onnxruntime", "onnxruntime-fp32"),
             *("openvino", "openvino-fp32", "openvino-mixed50", "openvino-mixed25", "openvino-bf16"),
+            *("tensorrt", "tensorrt-rtx"),
         ),
     )
     gru: Path = option(
@@ -207,6 +214,12 @@ class Config:
         "address and port, such as 127.0.0.1:9464, that serves metrics for Prometheus; off by default",
         group="watching",
     )
+    otel_endpoint: str = option(
+        "",
+        "where spans of requests are sent for OpenTelemetry, by OTLP over HTTP, such as http://127.0.0.1:4318; needs "
+        "the extra otel; by default what OTEL_EXPORTER_OTLP_ENDPOINT names, and off without it",
+        group="watching",
+    )
 
 
 def add_flags(parser: argparse.ArgumentParser, *, only: Collection[str] = ()) -> None:
@@ -272,6 +285,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str] | None = None) 
             values[name] = parse(declared, environ[variable], variable)
         if flags.get(name) is not None:
             values[name] = parse(declared, flags[name], "--" + name.replace("_", "-"))
+    values.setdefault("otel_endpoint", environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
     values.setdefault("data", user_folder("XDG_DATA_HOME", ".local/share"))
     values.setdefault("cache", user_folder("XDG_CACHE_HOME", ".cache"))
     loaded = Config(**values)

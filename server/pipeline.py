@@ -12,7 +12,7 @@ import numpy as np
 from matchcut.kernels.device import Device
 from matchcut.kernels.topk import Ranked
 from matchcut.server.batcher import Batcher
-from matchcut.server.catalog import Catalog, View
+from matchcut.server.catalog import Edition, View
 from matchcut.server.clock import Clock
 from matchcut.server.encode import Encoding
 from matchcut.server.engines import Engine
@@ -71,12 +71,21 @@ class Question:
     resume: bytes = b""
 
 
+Questions = Generator[Question, None, None]
+
+
+def once(question: Question) -> Questions:
+    """A question that is known at once."""
+    yield question
+
+
 class Pipeline:
     """Takes media in and gives ranked items out. Safe to be used by several threads at once.
 
     Args:
         batcher: of the engine; see encode.shared().
         recurrence: of its embeddings.
+        catalog: the edition that its encoder belongs to.
         batch: frames of one request in one run of the engine at most.
         still: see stills.StillGate.
         bounds: of the segments of a clip that is asked with.
@@ -90,7 +99,7 @@ class Pipeline:
         batcher: Batcher,
         recurrence: Recurrence,
         device: Device,
-        catalog: Catalog,
+        catalog: Edition,
         *,
         batch: int,
         still: float,
@@ -123,14 +132,15 @@ class Pipeline:
             )
         if isinstance(query, ItemsQuery) and not query.include_themselves:
             options = replace(options, exclude=options.exclude | frozenset(query.item_ids))
-        for revision, question in enumerate(questions, start=1):
-            matches = self._rank(question, view, options, job)
-            times = job.clock.times()
-            yield Ranking(matches, revision, question.final, encoder, times, question.report, question.resume)
+        with closing(questions):  # what they hold is freed with the request, not when the garbage is collected
+            for revision, question in enumerate(questions, start=1):
+                matches = self._rank(question, view, options, job)
+                times = job.clock.times()
+                yield Ranking(matches, revision, question.final, encoder, times, question.report, question.resume)
 
     def segments(
         self, media: Media, report: MediaReport, job: Job, *, bounds: SegmentBounds, every: int = 0
-    ) -> Iterator[tuple[tuple[Segment, ...], bool]]:
+    ) -> Generator[tuple[tuple[Segment, ...], bool], None, None]:
         """The media's pooled segments so far: after its first frame and every so many more, and at the end (True).
 
         Args:
@@ -164,22 +174,27 @@ class Pipeline:
 
     def _understand(
         self, tenant: str, query: Query, options: RankOptions, job: Job
-    ) -> tuple[EncoderIdentity, Iterator[Question]]:
+    ) -> tuple[EncoderIdentity, Questions]:
         """In which encoder's vectors the query is answered, and what to compare with as it becomes known."""
         if isinstance(query, ItemsQuery):
             return self._stored(tenant, query)
         if isinstance(query, VectorQuery):
             encoder = agree(query.encoder, self.encoder, query.values, "query.vector.values")
             segment = Segment(range=TimeRange(), vector=unit(query.values, "query.vector.values"))
-            return encoder, iter([Question((segment,), final=True)])
+            return encoder, once(Question((segment,), final=True))
         report = MediaReport()
         media = Intake(query, job.clock, report).media
         if media.temporal is Temporal.GRU:
             return self.encoder, self._states(media, report, job, every=options.frames_per_update)
-        looks = self.segments(media, report, job, bounds=self._bounds, every=options.frames_per_update)
-        return self.encoder, (Question(segments, final, report) for segments, final in looks)
+        return self.encoder, self._looks(media, report, job, every=options.frames_per_update)
 
-    def _states(self, media: Media, report: MediaReport, job: Job, *, every: int) -> Iterator[Question]:
+    def _looks(self, media: Media, report: MediaReport, job: Job, *, every: int) -> Questions:
+        """What the media has shown so far, segment by segment."""
+        with closing(self.segments(media, report, job, bounds=self._bounds, every=every)) as looks:
+            for segments, final in looks:
+                yield Question(segments, final, report)
+
+    def _states(self, media: Media, report: MediaReport, job: Job, *, every: int) -> Questions:
         """What the media has shown so far in one vector, as often as `segments` looks at it."""
         media = replace(media, sampling=replace(media.sampling, shots=ShotMode.OFF))
         with (
@@ -212,7 +227,7 @@ class Pipeline:
         client = job.client or job.caller
         return self._encode(events, idle=job.idle, clock=job.clock, report=report, caller=job.caller, client=client)
 
-    def _stored(self, tenant: str, query: ItemsQuery) -> tuple[EncoderIdentity, Iterator[Question]]:
+    def _stored(self, tenant: str, query: ItemsQuery) -> tuple[EncoderIdentity, Questions]:
         """The segments of catalogue items, which must all be of one encoder."""
         segments: list[Segment] = []
         item_ids: list[str] = []
@@ -236,7 +251,7 @@ class Pipeline:
                     field="query.items.item_ids",
                 )
         assert encoder is not None, "the service lets no empty query in"
-        return encoder, iter([Question(tuple(segments), final=True, item_ids=tuple(item_ids))])
+        return encoder, once(Question(tuple(segments), final=True, item_ids=tuple(item_ids)))
 
     def _pool(self, segmenter: Segmenter, end_us: int, clock: Clock) -> tuple[Segment, ...]:
         """One vector of unit length for each segment so far."""

@@ -28,6 +28,7 @@ COUNTS = {
     "frames_reused",
     "revision",
     "total_size",
+    "ready_size",
 }
 
 # Numbers of the fields in descriptor.proto that lead from a file to what stands in it: message_type, enum_type ...

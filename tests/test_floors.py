@@ -31,6 +31,7 @@ FLOORS: dict[str, float] = {
     "images": 2.0,
     "intake": 2.0,
     "metrics": 2.1,
+    "tracing": 2.1,
     "segments": 2.0,
     "shots": 2.0,
     "stills": 2.0,

@@ -101,10 +101,12 @@ def test_nothing_heavy_is_asked_for(wheel: Path) -> None:
     }
     heavy = {one for one in required if one.lower().startswith(HEAVY) and not one.startswith("tritonclient")}
     extras = {re.split(r"[<>=!~;\[ ]", one)[0]: re.findall(r'extra == "(\w+)"', one) for one in heavy}
-    assert extras.keys() == {"pycuda", "triton"}
+    assert extras.keys() == {"pycuda", "tensorrt-rtx", "triton"}
     assert extras["pycuda"] == ["gpu"]
     assert extras["triton"] in (["kernels"], ["test"])
-    assert set(metadata.get_all("Provides-Extra") or []) == {"bench", "encoder", "gpu", "kernels", "test"}
+    assert extras["tensorrt-rtx"] in (["tensorrt"], ["test"])
+    offered = {"bench", "encoder", "gpu", "kernels", "otel", "tensorrt", "test"}
+    assert set(metadata.get_all("Provides-Extra") or []) == offered
     assert len(licences) == 2
 
 

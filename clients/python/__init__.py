@@ -35,6 +35,7 @@ from matchcut.client.results import (
     Stage,
     StageTimes,
     StoredItem,
+    Switched,
     TimeRange,
 )
 from matchcut.client.retry import Retry
@@ -65,6 +66,7 @@ __all__ = [
     "Stage",
     "StageTimes",
     "StoredItem",
+    "Switched",
     "TimeRange",
     "Unauthenticated",
     "Unavailable",

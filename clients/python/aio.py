@@ -104,6 +104,7 @@ class AsyncClient(Session):
     page = _once(catalog.page)
     items = _paged(catalog.items)
     remove = _once(catalog.remove)
+    switch_encoder = _once(catalog.switch_encoder)
     recommend = _once(recommender.recommend)
     live = _many(recommender.live)
     live_frames = _many(recommender.live_frames)

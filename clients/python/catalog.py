@@ -12,7 +12,7 @@ from matchcut.client import options as wire
 from matchcut.client.calls import Call, Pages, Upload, unary
 from matchcut.client.options import CallOptions, IngestOptions, ListOptions, VectorOptions
 from matchcut.client.packing import FramePacker, Outgoing, Packer, PixelFormat, clip_chunks, pack_picture
-from matchcut.client.results import Encoder, Ingested, Item, Page, StoredItem
+from matchcut.client.results import Encoder, Ingested, Item, Page, StoredItem, Switched
 from matchcut.client.retry import READ, REFUSED, Repeatable
 from matchcut.client.session import Session
 from matchcut.client.sources import ContainerSource, Meter, Progress, container
@@ -93,6 +93,7 @@ def ingest_vectors(
             for ends, vector in segments
         ],
         encoder=wire.encoder(encoder),
+        for_next_encoder=options.get("for_next_encoder", False),
     )
     return unary("catalog.IngestVectors", request, Ingested.of, timeout=session.timeout_of(options))
 
@@ -123,10 +124,24 @@ def remove(session: Session, item_id: str, *, missing_ok: bool = False, **option
     return unary("catalog.RemoveItem", request, lambda reply: bool(reply.removed), timeout=timeout, repeatable=REFUSED)
 
 
+def switch_encoder(
+    session: Session, *, force: bool = False, dry_run: bool = False, **options: Unpack[CallOptions]
+) -> Call[Switched]:
+    """Lets the server's next encoder take over, for the items of all tenants; with `dry_run` only tells how it stands.
+
+    FailedPrecondition if there is no next encoder, or if items lack its vectors; with `force` those stay as they are.
+    """
+    wire.known(options, CallOptions)
+    request = catalog_pb2.SwitchEncoderRequest(force=force, dry_run=dry_run)
+    timeout, repeatable = session.timeout_of(options), READ if dry_run else REFUSED
+    return unary("catalog.SwitchEncoder", request, Switched.of, timeout=timeout, repeatable=repeatable)
+
+
 def _header(session: Session, item_id: str, options: Mapping[str, Any], **form: Any) -> catalog_pb2.IngestHeader:
     wire.known(options, IngestOptions)
     item = wire.item(item_id, options)
-    return catalog_pb2.IngestHeader(tenant=session.tenant, item=item, media=wire.media(options, **form))
+    media, ahead = wire.media(options, **form), options.get("for_next_encoder", False)
+    return catalog_pb2.IngestHeader(tenant=session.tenant, item=item, media=media, for_next_encoder=ahead)
 
 
 def _upload(
@@ -139,7 +154,8 @@ def _upload(
 
 def _listing(session: Session, size: int, options: Mapping[str, Any]) -> catalog_pb2.ListItemsRequest:
     wire.known(options, ListOptions)
-    return catalog_pb2.ListItemsRequest(tenant=session.tenant, page_size=size, tags=wire.tag_filter(options))
+    tags, lacking = wire.tag_filter(options), options.get("lacking_next_encoder", False)
+    return catalog_pb2.ListItemsRequest(tenant=session.tenant, page_size=size, tags=tags, lacking_next_encoder=lacking)
 
 
 def _page(listing: catalog_pb2.ListItemsRequest, token: str, timeout: float | None) -> Call[Page]:

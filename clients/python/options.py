@@ -9,6 +9,7 @@ from matchcut.client.results import Encoder
 from matchcut.v1 import catalog_pb2, common_pb2, media_pb2, recommender_pb2
 
 __all__ = [
+    "AheadOptions",
     "CallOptions",
     "IngestOptions",
     "ItemOptions",
@@ -88,16 +89,24 @@ class CallOptions(TypedDict, total=False):
     timeout: float | None
 
 
-class IngestOptions(ItemOptions, MediaOptions, CallOptions, total=False):
-    """Of an ingest from media."""
+class AheadOptions(TypedDict, total=False):
+    """`for_next_encoder`: for the server's next encoder, kept aside until it takes over; the item has to be there."""
+
+    for_next_encoder: bool
 
 
-class VectorOptions(ItemOptions, CallOptions, total=False):
+class IngestOptions(ItemOptions, MediaOptions, AheadOptions, CallOptions, total=False):
+    """Of an ingest from media. With for_next_encoder it is read as it was for the item, whatever MediaOptions say."""
+
+
+class VectorOptions(ItemOptions, AheadOptions, CallOptions, total=False):
     """Of an ingest from vectors."""
 
 
 class ListOptions(TagOptions, CallOptions, total=False):
-    """Of a listing."""
+    """Of a listing; `lacking_next_encoder`: only items that have no vectors of the server's next encoder yet."""
+
+    lacking_next_encoder: bool
 
 
 class QueryOptions(RankOptions, MediaOptions, CallOptions, total=False):

@@ -156,17 +156,26 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class StoredItem:
-    """One item, whole: its segments are in time order."""
+    """One item, whole: its segments are in time order.
+
+    from_vectors: it came as vectors, so that there is no media that another encoder could be given.
+    """
 
     item: Item
     segments: tuple[Segment, ...]
     encoder: Encoder
     times: StageTimes
+    from_vectors: bool
 
     @classmethod
     def of(cls, proto: catalog_pb2.GetItemResponse) -> StoredItem:
-        segments = tuple(map(Segment.of, proto.segments))
-        return cls(Item.of(proto.item), segments, Encoder.of(proto.encoder), StageTimes.of(proto.times))
+        return cls(
+            item=Item.of(proto.item),
+            segments=tuple(map(Segment.of, proto.segments)),
+            encoder=Encoder.of(proto.encoder),
+            times=StageTimes.of(proto.times),
+            from_vectors=proto.from_vectors,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +184,7 @@ class Page:
 
     next: token of the next page; "" on the last one.
     total: how many items the tenant has in all, filters not applied.
+    next_encoder: is to take over from `encoder`; None: nothing is. ready: how many items have its vectors.
     """
 
     items: tuple[Item, ...]
@@ -182,6 +192,8 @@ class Page:
     total: int
     encoder: Encoder
     times: StageTimes
+    next_encoder: Encoder | None
+    ready: int
 
     @classmethod
     def of(cls, proto: catalog_pb2.ListItemsResponse) -> Page:
@@ -190,6 +202,34 @@ class Page:
             next=proto.next_page_token,
             total=proto.total_size,
             encoder=Encoder.of(proto.encoder),
+            times=StageTimes.of(proto.times),
+            next_encoder=Encoder.of(proto.next_encoder) if proto.HasField("next_encoder") else None,
+            ready=proto.ready_size,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """How a change of the encoder stands: of `total` items of all tenants, `ready` have vectors of `encoder`.
+
+    lacking: (tenant, item id) of some that have not, at most 100. done: False only for a dry run.
+    """
+
+    encoder: Encoder
+    total: int
+    ready: int
+    lacking: tuple[tuple[str, str], ...]
+    done: bool
+    times: StageTimes
+
+    @classmethod
+    def of(cls, proto: catalog_pb2.SwitchEncoderResponse) -> Switched:
+        return cls(
+            encoder=Encoder.of(proto.encoder),
+            total=proto.total_size,
+            ready=proto.ready_size,
+            lacking=tuple((one.tenant, one.item_id) for one in proto.lacking),
+            done=proto.switched,
             times=StageTimes.of(proto.times),
         )
 

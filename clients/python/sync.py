@@ -87,6 +87,7 @@ class Client(Session):
     page = _once(catalog.page)
     items = _paged(catalog.items)
     remove = _once(catalog.remove)
+    switch_encoder = _once(catalog.switch_encoder)
     recommend = _once(recommender.recommend)
     live = _many(recommender.live)
     live_frames = _many(recommender.live_frames)

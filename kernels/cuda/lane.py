@@ -203,6 +203,11 @@ class Lane:
         self._forget()
         return spent
 
+    @property
+    def stream(self) -> int:
+        """The CUDA stream's handle, for libraries that enqueue on it."""
+        return int(self._stream.handle)
+
     def synchronize(self) -> None:
         """Waits until all is done; other Python threads run meanwhile.
 

@@ -2,15 +2,29 @@
 
 contract.py says what it promises, local.py keeps the promise on one machine:
 
-    put / update / remove -> changes -> writer (one thread, one commit for many) -> store (SQLite) -> memory (shelves)
+    put / update / remove -> writer (one thread, one commit for many) -> keeper -> store (SQLite) -> memory (shelves)
     view / get / page / known <------------------------------------------------------------------ memory
                                                  coder (one thread, codes for the scan) <-> memory
 
 The store is the record, the memory what every read is answered from; a change is in memory only once it is durable.
+What another encoder is to take over with lies aside in both. A switch makes a whole new memory of it beside the present
+one, then changes the record in one transaction, then puts the new memory in the place of the old, which requests under
+way go on reading.
 Codes only make rankings faster: they are in memory alone, made anew at each start, and may be missing.
 """
 
-from matchcut.server.catalog.contract import Catalog, Known, Sizes, Stored, View
+from matchcut.server.catalog.contract import Catalog, Edition, Known, Lacking, Readiness, Sizes, Stored, Switched, View
 from matchcut.server.catalog.local import open_catalog
 
-__all__ = ["Catalog", "Known", "Sizes", "Stored", "View", "open_catalog"]
+__all__ = [
+    "Catalog",
+    "Edition",
+    "Known",
+    "Lacking",
+    "Readiness",
+    "Sizes",
+    "Stored",
+    "Switched",
+    "View",
+    "open_catalog",
+]

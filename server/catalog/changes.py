@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matchcut.server.catalog.contract import Known
-from matchcut.server.errors import NotFound
+from matchcut.server.errors import EncoderMismatch, NotFound
 from matchcut.server.records import EncoderIdentity, Floats, Item, Outcome
 
 
@@ -28,6 +28,29 @@ class Put:
     @property
     def item_id(self) -> str:
         return self.known.item.item_id
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stage:
+    """Another encoder's vectors of an item, kept aside until that encoder takes over.
+
+    known: what the item will have then, save for the item record, which stays the item's. of: the content that the
+    item has to have now. ranges, vectors: as of Put.
+    """
+
+    tenant: str
+    known: Known
+    of: bytes
+    ranges: NDArray[np.int64]
+    vectors: Floats
+
+    @property
+    def item_id(self) -> str:
+        return self.known.item.item_id
+
+    def put(self, item: Item) -> Put:
+        """What makes them the item's own."""
+        return Put(self.tenant, replace(self.known, item=item), self.ranges, self.vectors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +73,7 @@ class Remove:
     item_id: str
 
 
-Change = Put | Amend | Remove
+Change = Put | Stage | Amend | Remove
 
 
 class Decision(NamedTuple):
@@ -60,15 +83,18 @@ class Decision(NamedTuple):
     change: Change | None
 
 
-def decide(wish: Change, present: Known | None) -> Decision:
-    """What has to be done where `present` is what the catalogue has under that id.
+def decide(wish: Change, present: Known | None, own: EncoderIdentity | None = None) -> Decision:
+    """What has to be done where `present` is what the catalogue has under that id, and `own` its encoder, if known.
 
     Raises:
-        NotFound: an amendment of what is not there.
+        NotFound: an amendment of what is not there, or vectors to be kept aside for it.
+        EncoderMismatch: what is to be kept aside was made of other content than the item has now.
     """
     match wish:
         case Put():
             return _put(wish, present)
+        case Stage():
+            return _stage(wish, present, own)
         case Amend(item=item):
             if present is None:
                 raise NotFound(f"there is no item {item.item_id!r}; ingest it first", field="item.item_id")
@@ -87,6 +113,8 @@ def after(change: Change, present: Known | None) -> Known | None:
     match change:
         case Put():
             return change.known
+        case Stage():
+            return present
         case Amend(item=item):
             assert present is not None, "decide() lets no amendment of nothing through"
             return replace(present, item=item)
@@ -100,6 +128,22 @@ def _put(wish: Put, present: Known | None) -> Decision:
     if present.content == wish.known.content and same_encoder(present.encoder, wish.known.encoder):
         return _amend(Amend(wish.tenant, wish.known.item), present)
     return Decision(Outcome.REPLACED, wish)
+
+
+def _stage(wish: Stage, present: Known | None, own: EncoderIdentity | None) -> Decision:
+    if present is None:
+        raise NotFound(f"there is no item {wish.item_id!r}; ingest it first", field="item.item_id")
+    if present.content != wish.of:
+        raise EncoderMismatch(
+            f"{wish.item_id!r} was replaced while this was made of it; send what it has now",
+            reason="ITEM_CHANGED",
+            field="item.item_id",
+        )
+    if same_encoder(present.encoder, wish.known.encoder):
+        return Decision(Outcome.UNCHANGED, None)
+    if own is not None and same_encoder(own, wish.known.encoder):  # it came too late for the switch
+        return Decision(Outcome.REPLACED, wish.put(present.item))
+    return Decision(Outcome.CREATED, wish)
 
 
 def _amend(wish: Amend, present: Known) -> Decision:

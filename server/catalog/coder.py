@@ -69,6 +69,10 @@ class Coder:
             self._waiting |= dict.fromkeys(tenants)
             self._news.notify()
 
+    def follow(self, memory: Memory) -> None:
+        """Codes the shelves of another memory from now on; to be called with the lock, and notice() after it."""
+        self._memory = memory
+
     def close(self) -> None:
         """Gives up what it is at; closing again does nothing."""
         with self._news:

@@ -15,11 +15,15 @@ from matchcut.server.records import EncoderIdentity, Floats, Item, Outcome, Segm
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What an ingest compares with: the item, who made its vectors, and the digest of the content that they are of."""
+    """What an ingest compares with: the item, who made its vectors, and the digest of the content that they are of.
+
+    recipe: how that content was read, in the words of whoever put it in; "" where that is not known.
+    """
 
     item: Item
     encoder: EncoderIdentity
     content: bytes
+    recipe: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +40,32 @@ class Sizes:
     """How much a catalogue holds, all tenants together.
 
     segments: of items that are there. coded: those of them that the scan can rank. unplanned: rows that were
-    coded in a way that had been chosen before they came; where they are many, a scan may rule out less.
+    coded in a way that had been chosen before they came; where they are many, a scan may rule out less. items: that
+    are there. staged: those that have vectors of another encoder aside.
     """
 
     segments: int = 0
     coded: int = 0
     unplanned: int = 0
+    items: int = 0
+    staged: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """How far an encoder is from taking over: of so many items, so many have its vectors, aside or as their own."""
+
+    items: int = 0
+    ready: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Which items, of all tenants, have no vectors of an encoder: how many, and (tenant, item id) of the first few."""
+
+    items: int
+    count: int
+    first: tuple[tuple[str, str], ...]
 
 
 class View(Protocol):
@@ -82,26 +106,122 @@ class View(Protocol):
         ...
 
 
-class Catalog(Protocol):
+class Edition(Protocol):
+    """The catalogue between two switches: shows every change until the next switch, and nothing that comes after it.
+
+    A request that reads from one edition never sees half of a switch. Safe to be used by several threads at once.
+    """
+
+    def get(self, tenant: str, item_id: str) -> Stored | None:
+        """The item with its segments, in the order in which they were put."""
+        ...
+
+    def view(self, tenant: str, encoder: EncoderIdentity) -> View:
+        """The tenant's vectors of that encoder (same digest and dimensions), as of now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """What a switch did: `count` of `items` are of that encoder now; `edition` is the catalogue from then on."""
+
+    edition: Edition
+    items: int
+    count: int
+
+
+class Catalog(Edition, Protocol):
     """Items with their segments' vectors, each belonging to one tenant. Safe to be used by several threads at once.
 
     A change is durable and visible to every later read when its call returns; where it raises, nothing has changed.
     The order of ingest decides the order of rows, after a restart too; a replaced item counts as new.
+
+    Vectors of an encoder that is to take over are kept aside (staged) until all are there, and are seen by nobody. They
+    belong to the very content that the item has: they go when it is replaced or removed.
+
+    own: the encoder that the last switch made the catalogue's; None: there was none.
     """
 
+    @property
+    def own(self) -> EncoderIdentity | None: ...
+
     def put(
-        self, tenant: str, item: Item, segments: Sequence[Segment], encoder: EncoderIdentity, content: bytes
+        self,
+        tenant: str,
+        item: Item,
+        segments: Sequence[Segment],
+        encoder: EncoderIdentity,
+        content: bytes,
+        recipe: str = "",
     ) -> Outcome:
         """Puts an item in, or in the place of what was there; where the content is the same, only the item's record.
 
         Args:
             segments: at least one; vectors (encoder.dimensions,) float32, finite.
             content: digest of all that the segments were made from.
+            recipe: see Known; kept with the item.
 
         Raises:
             InvalidInput: no segment, or a vector that is not finite.
             EncoderMismatch: a vector's length is not the encoder's.
             StoreFailed: the disk failed, is full (reason STORE_FULL), or the file is gone from it (STORE_GONE).
+        """
+        ...
+
+    def stage(
+        self,
+        tenant: str,
+        item_id: str,
+        segments: Sequence[Segment],
+        encoder: EncoderIdentity,
+        content: bytes,
+        recipe: str = "",
+        *,
+        of: bytes,
+    ) -> Outcome:
+        """Keeps another encoder's vectors of an item aside: CREATED, or UNCHANGED where the item has its vectors.
+
+        Where that encoder has become the catalogue's own meanwhile, they become the item's at once: REPLACED.
+
+        Args:
+            segments, encoder: as in put.
+            content, recipe: what the item has once they are its own.
+            of: the content that the item has now.
+
+        Raises:
+            NotFound: there is no such item.
+            EncoderMismatch: the item has other content by now (reason ITEM_CHANGED), or as in put.
+            InvalidInput, StoreFailed: as in put.
+        """
+        ...
+
+    def lacks(self, tenant: str, item_id: str, encoder: EncoderIdentity) -> bool:
+        """Whether the item is there and has no vectors of that encoder, neither aside nor as its own."""
+        ...
+
+    def readiness(self, encoder: EncoderIdentity, tenant: str | None = None) -> Readiness:
+        """How many items have vectors of that encoder, of a tenant or (None) of all together."""
+        ...
+
+    def lacking(self, encoder: EncoderIdentity) -> Lacking:
+        """Which items have none."""
+        ...
+
+    def edition(self) -> Edition:
+        """What is to be read by requests that begin now."""
+        ...
+
+    def switch(self, encoder: EncoderIdentity, *, force: bool = False) -> Switched:
+        """Makes what is staged of that encoder the items' own, all in one transaction, and the encoder the catalogue's.
+
+        What is staged of others goes. The order of ingest stays. Changes wait meanwhile; reads do not.
+
+        Args:
+            force: items that have nothing of that encoder stay as they are.
+
+        Raises:
+            EncoderMismatch: some have nothing, and it is not forced (reason ITEMS_LACKING); nothing was changed.
+            StoreFailed: as in put.
         """
         ...
 
@@ -118,12 +238,14 @@ class Catalog(Protocol):
         """
         ...
 
-    def get(self, tenant: str, item_id: str) -> Stored | None:
-        """The item with its segments, in the order in which they were put."""
-        ...
+    def page(
+        self, tenant: str, *, after: str, size: int, tags: TagFilter, lacking: EncoderIdentity | None = None
+    ) -> tuple[list[Item], bool]:
+        """Up to `size` items in the order of their ids, those after `after`, and whether there are more.
 
-    def page(self, tenant: str, *, after: str, size: int, tags: TagFilter) -> tuple[list[Item], bool]:
-        """Up to `size` items in the order of their ids, those after `after`, and whether there are more."""
+        Args:
+            lacking: only items that have no vectors of that encoder; see lacks().
+        """
         ...
 
     def count(self, tenant: str) -> int:
@@ -136,10 +258,6 @@ class Catalog(Protocol):
         Raises:
             StoreFailed: as in put.
         """
-        ...
-
-    def view(self, tenant: str, encoder: EncoderIdentity) -> View:
-        """The tenant's vectors of that encoder (same digest and dimensions), as of now."""
         ...
 
     def sizes(self) -> Sizes:

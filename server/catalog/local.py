@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
+from numpy.typing import NDArray
 
-from matchcut.server.catalog.changes import Amend, Change, Decision, Put, Remove, after, decide
-from matchcut.server.catalog.coder import Coder, Coding
-from matchcut.server.catalog.contract import Catalog, Known, Sizes, Stored, View
+from matchcut.server.catalog.changes import Amend, Put, Remove, Stage
+from matchcut.server.catalog.coder import Coding
+from matchcut.server.catalog.contract import Catalog, Edition, Known, Lacking, Readiness, Sizes, Stored, Switched, View
+from matchcut.server.catalog.edition import LocalEdition
 from matchcut.server.catalog.folder import Folder
+from matchcut.server.catalog.keeper import Keeper
 from matchcut.server.catalog.memory import Memory, key_of
 from matchcut.server.catalog.store import Store
-from matchcut.server.catalog.writer import Verdict, Writer
-from matchcut.server.errors import EncoderMismatch, InvalidInput, NotFound, StoreFailed
-from matchcut.server.records import EncoderIdentity, Item, Outcome, Segment, TagFilter
+from matchcut.server.catalog.writer import Writer
+from matchcut.server.errors import EncoderMismatch, InvalidInput
+from matchcut.server.records import EncoderIdentity, Floats, Item, Outcome, Segment, TagFilter
 
 _LOOK = 1024  # items that a filter looks at before others get their turn
 _CODED = 1024  # fewer rows are ranked as fast without codes
@@ -49,6 +51,8 @@ def open_catalog(
             memory.reserve(store.sizes())
             for put in store.items():
                 memory.apply(put)
+            for stage in store.staged():
+                memory.apply(stage)
         return LocalCatalog(memory, store, opened.pop_all(), coding=coding, scan_from=scan_from)
 
 
@@ -71,32 +75,66 @@ class LocalCatalog:
         coding: Coding | None = None,
         scan_from: int = _CODED,
     ) -> None:
-        self._memory = memory
-        self._store = store
         self._resources = resources
-        self._lock = Lock()  # over the memory; never held while the disk is waited for
-        self._coder = None if coding is None else Coder(memory, self._lock, coding, least=scan_from)
-        self._writer = Writer(self._commit)
+        self._keeper = Keeper(memory, store, coding=coding, scan_from=scan_from)
+        self._lock = self._keeper.lock
+        self._writer = Writer(self._keeper.commit)
+
+    @property
+    def own(self) -> EncoderIdentity | None:
+        """See contract.Catalog."""
+        return self._keeper.own
 
     def put(
-        self, tenant: str, item: Item, segments: Sequence[Segment], encoder: EncoderIdentity, content: bytes
+        self,
+        tenant: str,
+        item: Item,
+        segments: Sequence[Segment],
+        encoder: EncoderIdentity,
+        content: bytes,
+        recipe: str = "",
     ) -> Outcome:
         """See contract.Catalog."""
-        if not segments:
-            raise InvalidInput(f"{item.item_id!r} has no segment; give it at least one", field="segments")
-        for at, segment in enumerate(segments):
-            if segment.vector.shape != (encoder.dimensions,):
-                raise EncoderMismatch(
-                    f"segments[{at}] of {item.item_id!r} has a vector of shape {segment.vector.shape}, "
-                    f"{encoder.name!r} makes ({encoder.dimensions},)",
-                    field=f"segments[{at}].vector",
-                )
-        vectors = np.stack([segment.vector for segment in segments]).astype(np.float32, copy=False)
-        if not np.isfinite(vectors).all():
-            raise InvalidInput(f"a vector of {item.item_id!r} holds NaN or infinity", field="segments")
-        ranges = np.array([segment.range for segment in segments], np.int64)
-        known = Known(_own(item), encoder, content)
-        return self._writer.submit(Put(tenant, known, ranges, vectors)).outcome
+        known = Known(_own(item), encoder, content, recipe)
+        return self._writer.submit(Put(tenant, known, *_arrays(item.item_id, segments, encoder))).outcome
+
+    def stage(
+        self,
+        tenant: str,
+        item_id: str,
+        segments: Sequence[Segment],
+        encoder: EncoderIdentity,
+        content: bytes,
+        recipe: str = "",
+        *,
+        of: bytes,
+    ) -> Outcome:
+        """See contract.Catalog."""
+        known = Known(Item(item_id), encoder, content, recipe)
+        return self._writer.submit(Stage(tenant, known, of, *_arrays(item_id, segments, encoder))).outcome
+
+    def lacks(self, tenant: str, item_id: str, encoder: EncoderIdentity) -> bool:
+        """See contract.Catalog."""
+        with self._lock:
+            return self._keeper.memory.lacks(tenant, item_id, key_of(encoder))
+
+    def readiness(self, encoder: EncoderIdentity, tenant: str | None = None) -> Readiness:
+        """See contract.Catalog."""
+        with self._lock:
+            return self._keeper.memory.readiness(key_of(encoder), tenant)
+
+    def lacking(self, encoder: EncoderIdentity) -> Lacking:
+        """See contract.Catalog."""
+        return self._writer.alone(lambda: self._keeper.lacking(encoder))
+
+    def edition(self) -> Edition:
+        """See contract.Catalog."""
+        with self._lock:
+            return LocalEdition(self._keeper.memory, self._lock)
+
+    def switch(self, encoder: EncoderIdentity, *, force: bool = False) -> Switched:
+        """See contract.Catalog."""
+        return self._writer.alone(lambda: self._keeper.switch(encoder, force=force))
 
     def update(self, tenant: str, item: Item) -> Outcome:
         """See contract.Catalog."""
@@ -109,31 +147,34 @@ class LocalCatalog:
     def known(self, tenant: str, item_id: str) -> Known | None:
         """See contract.Catalog."""
         with self._lock:
-            return self._memory.known(tenant, item_id)
+            return self._keeper.memory.known(tenant, item_id)
 
     def get(self, tenant: str, item_id: str) -> Stored | None:
         """See contract.Catalog."""
         with self._lock:
-            return self._memory.stored(tenant, item_id)
+            return self._keeper.memory.stored(tenant, item_id)
 
     def view(self, tenant: str, encoder: EncoderIdentity) -> View:
         """See contract.Catalog."""
         with self._lock:
-            return self._memory.view(tenant, key_of(encoder))
+            return self._keeper.memory.view(tenant, key_of(encoder))
 
     def count(self, tenant: str) -> int:
         """See contract.Catalog."""
         with self._lock:
-            return self._memory.count(tenant)
+            return self._keeper.memory.count(tenant)
 
-    def page(self, tenant: str, *, after: str, size: int, tags: TagFilter) -> tuple[list[Item], bool]:
+    def page(
+        self, tenant: str, *, after: str, size: int, tags: TagFilter, lacking: EncoderIdentity | None = None
+    ) -> tuple[list[Item], bool]:
         """See contract.Catalog."""
         found: list[Item] = []
-        most = _LOOK if tags else size + 1
+        most = _LOOK if tags or lacking else size + 1
         while len(found) <= size:
             with self._lock:
-                looked = self._memory.items_after(tenant, after, most)
-            found += [item for item in looked if tags.passes(item.tags)]
+                looked = self._keeper.memory.items_after(tenant, after, most)
+                kept = looked if lacking is None else self._without(tenant, looked, lacking)
+            found += [item for item in kept if tags.passes(item.tags)]
             if len(looked) < most:
                 break
             after = looked[-1].item_id
@@ -142,60 +183,37 @@ class LocalCatalog:
     def sizes(self) -> Sizes:
         """See contract.Catalog."""
         with self._lock:
-            return self._memory.sizes()
+            return self._keeper.memory.sizes()
 
     def close(self) -> None:
         """See contract.Catalog."""
         self._writer.close()
-        if self._coder is not None:
-            self._coder.close()
+        self._keeper.close()
         self._resources.close()
 
-    def _commit(self, wishes: Sequence[Change]) -> list[Verdict]:
-        """First the disk, then the memory. Where all cannot be done at once, each gets a try of its own."""
-        verdicts = self._decide(wishes)
-        changes = [verdict.change for verdict in verdicts if isinstance(verdict, Decision) and verdict.change]
-        try:
-            if changes:
-                with self._lock:
-                    self._memory.reserve_for(changes)
-                if self._store is not None:
-                    self._store.apply(changes)
-        except Exception as error:
-            if len(wishes) > 1:
-                return [verdict for wish in wishes for verdict in self._commit([wish])]
-            return [_no_room(error) if isinstance(error, MemoryError) else error]
-        with self._lock:
-            for change in changes:
-                self._memory.apply(change)
-        if self._coder is not None:
-            self._coder.notice(change.tenant for change in changes)
-        return verdicts
+    def _without(self, tenant: str, items: Sequence[Item], encoder: EncoderIdentity) -> list[Item]:
+        """Those that have no vectors of the encoder."""
+        key = key_of(encoder)
+        return [item for item in items if self._keeper.memory.lacks(tenant, item.item_id, key)]
 
-    def _decide(self, wishes: Sequence[Change]) -> list[Verdict]:
-        """What each comes to after those before it."""
-        ahead: dict[tuple[str, str], Known | None] = {}
-        verdicts: list[Verdict] = []
-        for wish in wishes:
-            place = wish.tenant, wish.item_id
-            present = ahead[place] if place in ahead else self.known(*place)
-            try:
-                decision = decide(wish, present)
-            except NotFound as error:
-                verdicts.append(error)
-                continue
-            verdicts.append(decision)
-            if decision.change is not None:
-                ahead[place] = after(decision.change, present)
-        return verdicts
+
+def _arrays(item_id: str, segments: Sequence[Segment], encoder: EncoderIdentity) -> tuple[NDArray[np.int64], Floats]:
+    """(segments, 2) ranges and (segments, dimensions) vectors, checked; see contract.Catalog.put for what it raises."""
+    if not segments:
+        raise InvalidInput(f"{item_id!r} has no segment; give it at least one", field="segments")
+    for at, segment in enumerate(segments):
+        if segment.vector.shape != (encoder.dimensions,):
+            raise EncoderMismatch(
+                f"segments[{at}] of {item_id!r} has a vector of shape {segment.vector.shape}, "
+                f"{encoder.name!r} makes ({encoder.dimensions},)",
+                field=f"segments[{at}].vector",
+            )
+    vectors = np.stack([segment.vector for segment in segments]).astype(np.float32, copy=False)
+    if not np.isfinite(vectors).all():
+        raise InvalidInput(f"a vector of {item_id!r} holds NaN or infinity", field="segments")
+    return np.array([segment.range for segment in segments], np.int64), vectors
 
 
 def _own(item: Item) -> Item:
     """The item with attributes that no caller can change later."""
     return replace(item, attributes=dict(item.attributes))
-
-
-def _no_room(error: MemoryError) -> StoreFailed:
-    failed = StoreFailed("there is no memory left for more vectors; remove items, or add memory", reason="STORE_FULL")
-    failed.__cause__ = error
-    return failed

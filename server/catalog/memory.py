@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
-from matchcut.server.catalog.changes import Amend, Change, Put, Remove
-from matchcut.server.catalog.contract import Known, Sizes, Stored
+from matchcut.server.catalog.changes import Amend, Change, Put, Remove, Stage
+from matchcut.server.catalog.contract import Known, Readiness, Sizes, Stored
 from matchcut.server.catalog.shelf import Shelf, ShelfView
 from matchcut.server.records import EncoderIdentity, Item
 
@@ -21,11 +21,12 @@ def key_of(encoder: EncoderIdentity) -> Key:
 
 
 class _Tenant:
-    """One tenant's shelves, and on which of them each item stands."""
+    """One tenant's shelves, on which of them each item stands, in the order of ingest, and what is kept aside."""
 
     def __init__(self) -> None:
         self.shelves: dict[Key, Shelf] = {}
         self.home: dict[str, Key] = {}
+        self.staged: dict[str, Stage] = {}
         self._sorted: list[str] | None = None  # made when the first page is asked for
 
     def known(self, item_id: str) -> Known | None:
@@ -42,7 +43,9 @@ class _Tenant:
             insort(self._sorted, change.item_id)
         key = key_of(change.known.encoder)
         self.shelf(key).append(change.known, change.ranges, change.vectors)
+        self.home.pop(change.item_id, None)  # so that it goes to the end
         self.home[change.item_id] = key
+        self.staged.pop(change.item_id, None)
 
     def amend(self, item: Item) -> None:
         self.shelves[self.home[item.item_id]].amend(item)
@@ -50,8 +53,27 @@ class _Tenant:
     def remove(self, item_id: str) -> None:
         self._leave(item_id)
         del self.home[item_id]
+        self.staged.pop(item_id, None)
         if self._sorted is not None:
             del self._sorted[bisect_left(self._sorted, item_id)]
+
+    def lacks(self, item_id: str, key: Key) -> bool:
+        stage = self.staged.get(item_id)
+        return self.home[item_id] != key and (stage is None or key_of(stage.known.encoder) != key)
+
+    def ready(self, key: Key) -> int:
+        shelf = self.shelves.get(key)
+        aside = sum(key_of(stage.known.encoder) == key for stage in self.staged.values())
+        return aside + (0 if shelf is None else shelf.view().count)
+
+    def put_after(self, name: str, item_id: str, key: Key, views: Mapping[tuple[str, Key], ShelfView]) -> Put:
+        """What puts an item into another memory, once that encoder has taken over."""
+        home = self.home[item_id]
+        known = self.shelves[home].known(item_id)
+        stage = self.staged.get(item_id)
+        if stage is not None and key_of(stage.known.encoder) == key:
+            return stage.put(known.item)
+        return Put(name, known, *views[name, home].arrays(item_id))
 
     def ids(self) -> list[str]:
         if self._sorted is None:
@@ -100,12 +122,55 @@ class Memory:
         match change:
             case Put():
                 self._tenants.setdefault(change.tenant, _Tenant()).put(change)
+            case Stage(tenant=tenant):
+                self._tenants[tenant].staged[change.item_id] = change
             case Amend(tenant=tenant, item=item):
                 self._tenants[tenant].amend(item)
             case Remove(tenant=tenant, item_id=item_id):
                 self._tenants[tenant].remove(item_id)
                 if not self._tenants[tenant].home:
                     del self._tenants[tenant]
+
+    def switched(self, key: Key, views: Mapping[tuple[str, Key], ShelfView]) -> Memory:
+        """Another memory, in which what is kept aside of an encoder is the items' own; nothing of this one changes.
+
+        May take long. Nothing may change this one meanwhile; it may be read.
+
+        Args:
+            views: of all shelves; see views().
+
+        Raises:
+            MemoryError: there is no room.
+        """
+        fresh = Memory()
+        for name, tenant in self._tenants.items():
+            puts = [tenant.put_after(name, item_id, key, views) for item_id in tenant.home]  # in the order of ingest
+            fresh.reserve_for(puts)
+            for put in puts:
+                fresh.apply(put)
+        return fresh
+
+    def views(self) -> dict[tuple[str, Key], ShelfView]:
+        """What stands on all shelves now."""
+        return {
+            (name, key): shelf.view() for name, tenant in self._tenants.items() for key, shelf in tenant.shelves.items()
+        }
+
+    def lacking(self, key: Key) -> Iterator[tuple[str, str]]:
+        """Tenant and id of each item that has no vectors of an encoder, neither aside nor as its own."""
+        for name, tenant in self._tenants.items():
+            yield from ((name, item_id) for item_id in tenant.home if tenant.lacks(item_id, key))
+
+    def lacks(self, tenant: str, item_id: str, key: Key) -> bool:
+        """Whether that item is there and has none."""
+        found = self._tenants.get(tenant)
+        return found is not None and item_id in found.home and found.lacks(item_id, key)
+
+    def readiness(self, key: Key, tenant: str | None = None) -> Readiness:
+        """How many items have vectors of an encoder, of one tenant or all."""
+        found = self._tenants.values() if tenant is None else filter(None, [self._tenants.get(tenant)])
+        counts = [(len(each.home), each.ready(key)) for each in found]
+        return Readiness(sum(items for items, _ in counts), sum(ready for _, ready in counts))
 
     def known(self, tenant: str, item_id: str) -> Known | None:
         """The entry of that id."""
@@ -141,7 +206,11 @@ class Memory:
         """How much there is."""
         shelves = [shelf for tenant in self._tenants.values() for shelf in tenant.shelves.values()]
         return Sizes(
-            sum(map(len, shelves)), sum(shelf.coded for shelf in shelves), sum(shelf.unplanned for shelf in shelves)
+            segments=sum(map(len, shelves)),
+            coded=sum(shelf.coded for shelf in shelves),
+            unplanned=sum(shelf.unplanned for shelf in shelves),
+            items=sum(len(tenant.home) for tenant in self._tenants.values()),
+            staged=sum(len(tenant.staged) for tenant in self._tenants.values()),
         )
 
     def count(self, tenant: str) -> int:

@@ -79,6 +79,12 @@ class ShelfView:
         span = range(int(self.starts[group]), int(self.starts[group + 1]))
         return Stored(known.item, tuple(Segment(self.range(row), self.rows[row].copy()) for row in span), known.encoder)
 
+    def arrays(self, item_id: str) -> tuple[Ints, Floats]:
+        """Ranges and vectors of an item that is there, not to be written to."""
+        group = self._number(item_id)
+        rows = slice(int(self.starts[group]), int(self.starts[group + 1]))
+        return self.ranges[rows], self.rows[rows]
+
     def _passing(self, tags: TagFilter) -> Flags | None:
         """The rows of items that are there and pass; None: all rows."""
         with suppress(KeyError):

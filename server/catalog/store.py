@@ -8,24 +8,19 @@ file never shrinks: what is put in next takes the place of what was removed.
 
 from __future__ import annotations
 
-import json
 import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from zlib import crc32
 
-import numpy as np
-
-from matchcut.server.catalog import failures, schema
-from matchcut.server.catalog.changes import Amend, Change, Put, Remove
-from matchcut.server.catalog.contract import Known
+from matchcut.server.catalog import failures, rows, schema
+from matchcut.server.catalog.changes import Change, Put, Remove, Stage
 from matchcut.server.catalog.room import Room
 from matchcut.server.errors import StoreFailed
-from matchcut.server.records import EncoderIdentity, Item
+from matchcut.server.records import EncoderIdentity
 
-_EACH = 32_768  # bytes, at most, that a change takes on disk beside its words and vectors
+_SWITCHED = 8192  # bytes, at most, that an item takes in a switch beside its vectors
 
 _log = logging.getLogger("matchcut.catalog")
 
@@ -74,16 +69,35 @@ class Store:
             StoreFailed: a record is not what was written; the message names the item.
         """
         try:
-            encoders = {
-                number: EncoderIdentity(*values)
-                for number, *values in self._db.execute(
-                    "SELECT encoder, name, version, digest, dimensions FROM encoders"
-                )
-            }
+            encoders = self._encoders()
             for row in self._db.execute(schema.LOAD):
-                yield _read(row, encoders)
+                yield rows.read(row, encoders)
         except sqlite3.Error as error:
             raise failures.at_start(self._path, error) from error
+
+    def staged(self) -> list[Stage]:
+        """All that is kept aside. What is damaged of it is thrown away."""
+        try:
+            encoders, found = self._encoders(), []
+            damaged: list[tuple[str, str]] = []
+            for row in self._db.execute(schema.STAGED):
+                stage = rows.read_staged(row, encoders)
+                if stage is None:
+                    damaged.append(row[:2])
+                else:
+                    found.append(stage)
+            self._db.executemany(schema.UNSTAGE, damaged)
+        except sqlite3.Error as error:
+            raise failures.at_start(self._path, error) from error
+        return found
+
+    def own(self) -> EncoderIdentity | None:
+        """The encoder that the last switch made the catalogue's."""
+        try:
+            row = self._db.execute(schema.OWN).fetchone()
+        except sqlite3.Error as error:
+            raise failures.at_start(self._path, error) from error
+        return None if row is None else EncoderIdentity(*row)
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Makes all of the changes, durably, or none; removals alone also on a full disk.
@@ -92,11 +106,10 @@ class Store:
             StoreFailed: none was made; the disk failed, is full (reason STORE_FULL), or the file is gone from it
                 (STORE_GONE).
         """
-        if self._stat() != self._inode:
-            raise failures.gone(self._path)
+        self._look()
         removals = all(isinstance(change, Remove) for change in changes)
         try:
-            if not removals and not self._fits(sum(map(_size, changes))):
+            if not removals and not self._fits(sum(map(rows.size, changes))):
                 raise failures.full(self._path, removals=False)
             try:
                 self._commit(changes)
@@ -106,6 +119,29 @@ class Store:
                 self._commit_to_full_disk(changes)
         except sqlite3.Error as error:
             raise failures.in_service(self._path, error, removals=removals) from error
+        self._room.keep()
+
+    def switch(self, encoder: EncoderIdentity) -> None:
+        """Makes what is kept aside of the encoder the items' own, and the encoder the catalogue's; all or nothing.
+
+        Raises:
+            StoreFailed: as in apply.
+        """
+        self._look()
+        same = encoder.digest, encoder.dimensions
+        try:
+            count, size = self._db.execute(schema.SWITCH_SIZE, same).fetchone()
+            if not self._fits(int(size) + (count + 1) * _SWITCHED):
+                raise failures.full(self._path, removals=False)
+            with self._transaction():
+                self._db.execute(schema.ENCODER, rows.identity(encoder))
+                self._db.execute(schema.SWITCH, same)
+                self._db.execute(schema.UNSTAGE_ALL)
+                self._db.execute(schema.SET_OWN, rows.identity(encoder))
+            with suppress(sqlite3.Error):  # the log has grown by all that was switched; the disk gets it back
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.Error as error:
+            raise failures.in_service(self._path, error, removals=False) from error
         self._room.keep()
 
     def close(self) -> None:
@@ -144,11 +180,20 @@ class Store:
             )
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
-        if not version:
-            db.executescript(schema.SCHEMA)
+        if version < schema.VERSION:
+            db.executescript(schema.UPGRADE if version else schema.SCHEMA)
         if limit_bytes:
             page = db.execute("PRAGMA page_size").fetchone()[0]
             db.execute(f"PRAGMA max_page_count = {max(1, limit_bytes // page)}")
+
+    def _encoders(self) -> dict[int, EncoderIdentity]:
+        found = self._db.execute("SELECT encoder, name, version, digest, dimensions FROM encoders")
+        return {number: EncoderIdentity(*values) for number, *values in found}
+
+    def _look(self) -> None:
+        """Sees to it that the file is still there."""
+        if self._stat() != self._inode:
+            raise failures.gone(self._path)
 
     def _stat(self) -> tuple[int, int] | None:
         """What tells the file from any other; None where there is none."""
@@ -181,10 +226,15 @@ class Store:
         return False
 
     def _commit(self, changes: Sequence[Change]) -> None:
+        with self._transaction():
+            for change in changes:
+                rows.write(self._db, change)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            for change in changes:
-                self._write(change)
+            yield
             self._db.execute("COMMIT")
         finally:
             if self._db.in_transaction:
@@ -201,65 +251,3 @@ class Store:
         finally:
             self._db.execute(f"PRAGMA secure_delete = {erases}").fetchone()
         self._checkpoint()
-
-    def _write(self, change: Change) -> None:
-        match change:
-            case Put(tenant=tenant, known=known):
-                encoder = known.encoder
-                identity = encoder.name, encoder.version, encoder.digest, encoder.dimensions
-                self._db.execute(
-                    "INSERT OR IGNORE INTO encoders (name, version, digest, dimensions) VALUES (?, ?, ?, ?)", identity
-                )
-                ranges, vectors = change.ranges.astype("<i8").tobytes(), change.vectors.astype("<f4").tobytes()
-                size = len(change.vectors), _checksum(ranges, vectors)
-                row = tenant, known.item.item_id, *_words(known.item), known.content, *size, ranges, vectors, *identity
-                self._db.execute(schema.PUT, row)
-            case Amend(tenant=tenant, item=item):
-                self._db.execute(schema.AMEND, (*_words(item), tenant, item.item_id))
-            case Remove(tenant=tenant, item_id=item_id):
-                self._db.execute("DELETE FROM items WHERE tenant = ? AND item_id = ?", (tenant, item_id))
-
-
-def _size(change: Change) -> int:
-    """Bytes, at most, that a change takes on disk: in the log, and once more in the file."""
-    match change:
-        case Put(known=known, ranges=ranges, vectors=vectors):
-            size = ranges.nbytes + vectors.nbytes + _length(known.item)
-        case Amend(item=item):
-            size = _length(item)
-        case Remove():
-            size = 0
-    return _EACH + size + size // 64
-
-
-def _length(item: Item) -> int:
-    return 4 * sum(len(str(word)) for word in _words(item))  # UTF-8
-
-
-def _words(item: Item) -> tuple[str, str, str, str, int]:
-    tags, attributes = json.dumps(item.tags), json.dumps(dict(item.attributes))
-    return item.title, item.uri, tags, attributes, item.duration_us
-
-
-def _checksum(ranges: bytes, vectors: bytes) -> int:
-    return crc32(vectors, crc32(ranges))
-
-
-def _read(row: tuple, encoders: dict[int, EncoderIdentity]) -> Put:  # type: ignore[type-arg]
-    tenant, item_id, title, uri, tags, attributes, duration_us, content, segments, checksum, *blobs, number = row
-    ranges, vectors = blobs
-    encoder = encoders.get(number)
-    sound = encoder is not None and (len(ranges), len(vectors)) == (segments * 16, segments * encoder.dimensions * 4)
-    if encoder is None or not sound or _checksum(ranges, vectors) != checksum:
-        raise StoreFailed(
-            f"the record of item {item_id!r} of tenant {tenant!r} is damaged; restore the catalogue from a copy, or "
-            "delete that record and ingest the item again",
-            reason="STORE_CORRUPT",
-        )
-    item = Item(item_id, title, uri, tuple(json.loads(tags)), json.loads(attributes), duration_us)
-    return Put(
-        tenant,
-        Known(item, encoder, content),
-        np.frombuffer(ranges, "<i8").reshape(segments, 2),
-        np.frombuffer(vectors, "<f4").reshape(segments, encoder.dimensions),
-    )

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from matchcut.server.commands import bench, doctor, encoder, index, ls, query, rm, serve
+from matchcut.server.commands import bench, doctor, encoder, engine, index, ls, query, reindex, rm, serve, top
 
-COMMANDS = (serve, index, query, ls, rm, encoder, bench, doctor)
+COMMANDS = (serve, index, query, ls, rm, reindex, encoder, engine, bench, top, doctor)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from matchcut.server.engines import memory, registry, trial
 from matchcut.server.engines.base import Engine, cores
+from matchcut.server.engines.tensorrt import manifest
 from matchcut.server.errors import EngineFailed
 from matchcut.server.models import Encoder
 
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 def choose(encoder: Encoder, *, threads: int = 0, cache: Path | None = None) -> Engine:
     """Loads the engine that was the fastest here, measuring only where that is not known yet.
 
+    An engine that was built for a GPU beforehand, and lies beside the encoder, is taken without measuring.
+
     Args:
         threads: threads of one run; 0 takes all cores.
         cache: where the choice is remembered; None measures at each start.
@@ -29,6 +32,8 @@ def choose(encoder: Encoder, *, threads: int = 0, cache: Path | None = None) -> 
     Raises:
         EngineFailed: no engine can run this encoder; the message says why for each.
     """
+    if (ready := on_gpu(encoder, threads)) is not None:
+        return ready
     known = memory.facts(encoder, threads or cores())
     if cache is not None and (variant := memory.recall(cache, known)):
         try:
@@ -45,6 +50,21 @@ def choose(encoder: Encoder, *, threads: int = 0, cache: Path | None = None) -> 
             memory.keep(cache, known, engine.variant, trials)
         except OSError as error:
             log.warning("the choice of engine cannot be remembered, it is measured at each start: %s", error)
+    return engine
+
+
+def on_gpu(encoder: Encoder, threads: int) -> Engine | None:
+    """The encoder on a GPU, where an engine was built for it and can be used here."""
+    try:
+        built = manifest.read(encoder.path.parent)
+        if built is None:
+            return None
+        variant = next(name for name, each in registry.ON_GPU.items() if each.library == built.library)
+        engine = registry.make(encoder, variant, threads)
+    except (EngineFailed, StopIteration) as error:
+        log.warning("the engine built beside %s is not used, one of the CPU is: %s", encoder.path, error)
+        return None
+    log.info("engine %s, which was built for this GPU", engine.variant)
     return engine
 
 

@@ -10,7 +10,7 @@ from matchcut.server.engines.base import Engine
 from matchcut.server.errors import EngineFailed
 from matchcut.server.models import Encoder
 
-__all__ = ["LIBRARIES", "VARIANTS", "available", "make", "versions"]
+__all__ = ["LIBRARIES", "ON_GPU", "VARIANTS", "available", "make", "version", "versions"]
 
 
 class Variant(NamedTuple):
@@ -38,6 +38,13 @@ def openvino(exact: float) -> Callable[[Encoder, str, int], Engine]:
     return make
 
 
+def tensorrt(encoder: Encoder, variant: str, threads: int) -> Engine:
+    """TensorRT on the first GPU, by the module that the variant is named after."""
+    from matchcut.server.engines.tensorrt.loading import load
+
+    return load(encoder, variant, ON_GPU[variant].library)
+
+
 # The first of a library is what its name alone means. The exact ones come first: they are the yardstick.
 VARIANTS = {
     "onnxruntime-fp32": Variant("onnxruntime", onnxruntime),
@@ -45,6 +52,12 @@ VARIANTS = {
     "openvino-mixed50": Variant("openvino", openvino(0.5)),
     "openvino-mixed25": Variant("openvino", openvino(0.25)),
     "openvino-bf16": Variant("openvino", openvino(0.0)),
+}
+# On a GPU: not measured against those, but taken where they are asked for, or where an engine was built beforehand.
+# The precision is the ONNX file's.
+ON_GPU = {
+    "tensorrt": Variant("tensorrt", tensorrt),
+    "tensorrt-rtx": Variant("tensorrt_rtx", tensorrt),
 }
 LIBRARIES = tuple(dict.fromkeys(variant.library for variant in VARIANTS.values()))
 
@@ -54,15 +67,16 @@ def available() -> list[str]:
     return [name for name, variant in VARIANTS.items() if util.find_spec(variant.library) is not None]
 
 
+def version(library: str) -> str:
+    """The version of a library; "" where it is not installed."""
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def versions() -> dict[str, str]:
-    """The version of each library; "" where it is not installed."""
-
-    def version(library: str) -> str:
-        try:
-            return metadata.version(library)
-        except metadata.PackageNotFoundError:
-            return ""
-
+    """The version of each library of the CPU; "" where it is not installed."""
     return {library: version(library) for library in LIBRARIES}
 
 
@@ -73,11 +87,12 @@ def make(encoder: Encoder, name: str, threads: int) -> Engine:
         EngineFailed: there is no such engine, its library is not installed, or the encoder cannot be loaded.
     """
     name = next((variant for variant in VARIANTS if VARIANTS[variant].library == name), name)
-    if name not in VARIANTS:
+    known = VARIANTS | ON_GPU
+    if name not in known:
         raise EngineFailed(
-            f"there is no engine {name!r}; choose auto, {', '.join((*LIBRARIES, *VARIANTS))}", reason="ENGINE_UNKNOWN"
+            f"there is no engine {name!r}; choose auto, {', '.join((*LIBRARIES, *known))}", reason="ENGINE_UNKNOWN"
         )
-    variant = VARIANTS[name]
+    variant = known[name]
     try:
         return variant.make(encoder, name, threads)
     except ImportError as error:

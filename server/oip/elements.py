@@ -45,17 +45,17 @@ def from_raw(raw: Raw, dtype: str, shape: tuple[int, ...], what: str) -> Tensor:
         what: "input 'x' for model 'm'", for the message.
 
     Raises:
-        InvalidInput: there are more or fewer bytes than type and shape say.
+        InvalidInput: there are more or fewer bytes than type and shape say, or a shape without elements is too large.
     """
     count = math.prod(shape)  # Python's, which does not overflow
     if dtype == "BYTES":
-        return _array(_split(raw, count, what), shape)
+        return _array(_split(raw, count, what), shape, what)
     size = DTYPES[dtype].itemsize
     if len(raw) != count * size:
         raise InvalidInput(f"input byte size mismatch for {what}. Expected {count * size}, got {len(raw)}")
     if dtype == "BOOL":  # a byte that is neither 0 nor 1 must not become a bool as it is
-        return np.not_equal(np.frombuffer(raw, np.uint8), 0).reshape(shape)
-    return np.require(np.frombuffer(raw, DTYPES[dtype]), requirements="A").reshape(shape)
+        return _shaped(np.not_equal(np.frombuffer(raw, np.uint8), 0), shape, what)
+    return _shaped(np.require(np.frombuffer(raw, DTYPES[dtype]), requirements="A"), shape, what)
 
 
 def from_contents(contents: pb.InferTensorContents, dtype: str, shape: tuple[int, ...], what: str) -> Tensor:
@@ -63,7 +63,7 @@ def from_contents(contents: pb.InferTensorContents, dtype: str, shape: tuple[int
 
     Raises:
         InvalidInput: they came in the field of another type, or there are more or fewer than the shape says, or one
-            is out of the type's range.
+            is out of the type's range, or a shape without elements is too large.
     """
     field = FIELDS.get(dtype)
     for other in ALL:
@@ -75,9 +75,9 @@ def from_contents(contents: pb.InferTensorContents, dtype: str, shape: tuple[int
     if len(values) != count:
         raise InvalidInput(f"unexpected number of elements {len(values)} for {what}, expecting {count}")
     if dtype == "BYTES":
-        return _array(list(values), shape)
+        return _array(list(values), shape, what)
     try:
-        return np.fromiter(values, DTYPES[dtype], count).reshape(shape)
+        return _shaped(np.fromiter(values, DTYPES[dtype], count), shape, what)
     except OverflowError as error:
         raise InvalidInput(f"an element of {what} is out of the range of {dtype}") from error
 
@@ -124,7 +124,16 @@ def _split(raw: Raw, count: int, what: str) -> list[bytes]:
     return elements
 
 
-def _array(elements: list[bytes], shape: tuple[int, ...]) -> Tensor:
+def _shaped(elements: Tensor, shape: tuple[int, ...], what: str) -> Tensor:
+    """The elements in that shape; NumPy has none of more than 2**63 bytes, also where a size of 0 leaves nothing."""
+    try:
+        return elements.reshape(shape)
+    except ValueError as error:
+        sizes = ",".join(map(str, shape))
+        raise InvalidInput(f"the shape [{sizes}] of {what} is too large, though a size of it is 0") from error
+
+
+def _array(elements: list[bytes], shape: tuple[int, ...], what: str) -> Tensor:
     made = np.empty(len(elements), np.object_)
     made[:] = elements  # given to np.array they would become one of fixed width, which loses zeros at the end
-    return made.reshape(shape)
+    return _shaped(made, shape, what)

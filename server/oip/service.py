@@ -238,8 +238,11 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
                 until = began + asked.parameters.timeout_us / 1e6
                 job.caller.deadline = min(until, job.caller.deadline or until)
             names = tuple(wanted.spec.name for wanted in asked.outputs)
-            with owner.step(asked.model, asked.parameters) as step:
+            with owner.step(asked.model, asked.parameters) as step, job.clock("encode"):
                 answer = asked.model.infer(asked.inputs, caller=job.caller, wanted=names, step=step)
+            job.clock.move(answer.queue_ns, "encode", "queue")
+            job.clock.move(answer.input_ns, "encode", "preprocess")
+            job.clock.note("encode", variant=asked.model.variant, batched=answer.batch)
             return replies.inferred(request.message, asked, answer, self._regions)
 
         began = time.monotonic()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import grpc.aio
 
 from matchcut.server.config import Config
-from matchcut.server.ingest import Ingest
-from matchcut.server.pipeline import Pipeline
+from matchcut.server.ingest import Ingest, Pipelines
 from matchcut.server.service.calls import Calls
 from matchcut.server.service.catalog import CatalogService
 from matchcut.server.service.recommender import RecommenderService
@@ -21,9 +20,9 @@ SERVICES = (
 )
 
 
-def add_services(server: grpc.aio.Server, pipeline: Pipeline, ingest: Ingest, config: Config) -> Calls:
+def add_services(server: grpc.aio.Server, pipelines: Pipelines, ingest: Ingest, config: Config) -> Calls:
     """Adds matchcut's own services to a server; returns what must be closed after it."""
-    calls, requests = Calls(config), Requests(config, pipeline.encoder)
-    catalog_pb2_grpc.add_CatalogServicer_to_server(CatalogService(pipeline, ingest, calls, requests), server)
-    recommender_pb2_grpc.add_RecommenderServicer_to_server(RecommenderService(pipeline, calls, requests), server)
+    calls, requests = Calls(config), Requests(config)
+    catalog_pb2_grpc.add_CatalogServicer_to_server(CatalogService(pipelines, ingest, calls, requests), server)
+    recommender_pb2_grpc.add_RecommenderServicer_to_server(RecommenderService(pipelines, calls, requests), server)
     return calls

@@ -14,6 +14,7 @@ import grpc.aio
 from matchcut.server.config import NOT_GIVEN, Config
 from matchcut.server.errors import InvalidInput, Unauthenticated
 from matchcut.server.service.status import fail
+from matchcut.server.service.watching import MAKERS
 
 OPEN = "/grpc.health.v1.Health/"  # what watches over the server needs no token
 SCHEME = "bearer "
@@ -50,13 +51,7 @@ def refusal(request_streaming: bool, response_streaming: bool) -> Any:
     async def refuse(_request: Any, context: Any) -> None:
         fail(context, Unauthenticated("send a valid token as the metadata `authorization: Bearer TOKEN`"))
 
-    makers = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }
-    return makers[request_streaming, response_streaming](refuse)
+    return MAKERS[request_streaming, response_streaming](refuse)
 
 
 def interceptors(config: Config) -> list[TokenGate]:

@@ -13,9 +13,10 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from matchcut.server.config import Config
-from matchcut.server.errors import Cancelled, DeadlineExceeded, InvalidInput, MatchcutError
+from matchcut.server.errors import Cancelled, DeadlineExceeded, InvalidInput, MatchcutError, Overloaded
 from matchcut.server.feed import Caller, Feed
 from matchcut.server.pipeline import Job
+from matchcut.server.service import watching
 from matchcut.server.service.places import Places
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ class Pool:
     """Threads, and as many calls at once as there are threads."""
 
     def __init__(self, size: int, name: str, flag: str) -> None:
+        self.name = name
         self.places = Places(size, name, flag)
         self.threads = ThreadPoolExecutor(size, thread_name_prefix=f"matchcut-{name}")
 
@@ -71,8 +73,14 @@ class Calls:
         """
         pool = self._media if media else self._quick
         job = job or self.job(context)
+        watched = watching.work(pool.name)
         job.caller.check()
-        pool.places.enter(job.client)
+        try:
+            pool.places.enter(job.client)
+        except Overloaded:
+            watched.refused()
+            raise
+        watched.taken(pool.places.taken)
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
         results: Any = None
@@ -91,9 +99,10 @@ class Calls:
                     yield result
                 finally:
                     stalled.cancel()
+                watched.replied(job)
         finally:
             job.caller.leave()
-            cleaning = loop.create_task(self._clean(pool, job.client, running, results))
+            cleaning = loop.create_task(self._clean(pool, job, running, results, watched))
             self._cleaning.add(cleaning)
             cleaning.add_done_callback(self._cleaning.discard)
 
@@ -115,7 +124,7 @@ class Calls:
         """A fresh job with the call's deadline."""
         remaining = context.time_remaining()
         caller = Caller(None if remaining is None else time.monotonic() + remaining)
-        return Job(caller, client=context.peer())
+        return Job(caller, watching.clock(), client=context.peer())
 
     def feed(self, job: Job, *, latest: int = 0) -> Feed[Any]:
         """A feed for what the job's caller sends; latest: see Feed."""
@@ -129,7 +138,9 @@ class Calls:
             await asyncio.to_thread(pool.threads.shutdown)
 
     @staticmethod
-    async def _clean(pool: Pool, client: str, running: asyncio.Future[Any] | None, results: Any) -> None:
+    async def _clean(
+        pool: Pool, job: Job, running: asyncio.Future[Any] | None, results: Any, watched: watching.Work
+    ) -> None:
         """Frees the place only when its thread is idle again and the work's generator is closed."""
         if running is not None:
             with suppress(Exception):
@@ -139,7 +150,9 @@ class Calls:
         if close is not None:
             with suppress(Exception):
                 await asyncio.get_running_loop().run_in_executor(pool.threads, close)
-        pool.places.leave(client)
+        pool.places.leave(job.client)
+        watched.taken(pool.places.taken)
+        watched.over(job)
 
 
 @asynccontextmanager

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 
-from matchcut.server.pipeline import Pipeline
+from matchcut.server.ingest import Pipelines
 from matchcut.server.records import Media
 from matchcut.server.service import replies, requests
 from matchcut.server.service.calls import Calls, Context, receiving
@@ -20,8 +20,8 @@ from matchcut.v1 import recommender_pb2_grpc
 class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
     """Rankings; see recommender.proto."""
 
-    def __init__(self, pipeline: Pipeline, calls: Calls, understand: Requests) -> None:
-        self._pipeline = pipeline
+    def __init__(self, pipelines: Pipelines, calls: Calls, understand: Requests) -> None:
+        self._pipelines = pipelines
         self._calls = calls
         self._understand = understand
 
@@ -32,7 +32,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
         options = replace(requests.rank_options(request.options), frames_per_update=0)
         final = await self._calls.run(
             context,
-            lambda job: list(self._pipeline.recommend(tenant, query, options, job))[-1],
+            lambda job: list(self._pipelines.now.recommend(tenant, query, options, job))[-1],
             media=isinstance(query, Media),
         )
         return replies.ranking(final)
@@ -40,7 +40,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
     @streaming
     async def RecommendLive(  # noqa: N802
         self, messages: AsyncIterator[pb.RecommendLiveRequest], context: Context
-    ) -> AsyncIterator[pb.RecommendResponse]:
+    ) -> AsyncGenerator[pb.RecommendResponse]:
         """Ranks again and again while media arrives."""
         header = (await self._calls.first(messages)).header
         tenant, options = requests.tenant(header.tenant), requests.rank_options(header.options)
@@ -53,7 +53,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
             receiving(messages, feed, lambda message: payload(message.chunk, kind)),
             aclosing(
                 self._calls.each(
-                    context, lambda job: self._pipeline.recommend(tenant, media, options, job), media=True, job=job
+                    context, lambda job: self._pipelines.now.recommend(tenant, media, options, job), media=True, job=job
                 )
             ) as rankings,
         ):

@@ -143,9 +143,8 @@ def rank_options(message: recommender_pb2.RankOptions) -> RankOptions:
 class Requests:
     """Requests that need the server's own settings to be understood."""
 
-    def __init__(self, config: Config, own: EncoderIdentity) -> None:
+    def __init__(self, config: Config) -> None:
         self.media = MediaRequests(config)
-        self.own = own
 
     def query(self, message: recommender_pb2.Query) -> Query:
         """A query that is complete."""

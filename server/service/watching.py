@@ -23,12 +23,12 @@ from matchcut.server.pipeline import Job
 from matchcut.server.tracing import Recorder, Trace, Tracer
 
 if TYPE_CHECKING:
-    from matchcut.server.metrics import RequestMetrics
+    from matchcut.server.metrics import Metrics, RequestMetrics
 
-__all__ = ["Watch", "Work", "clock", "work"]
+__all__ = ["Watch", "Work", "clock", "interceptors", "work"]
 
 SILENT = "/grpc."  # health checks and reflection: whoever watches is not watched
-CODES: dict[int, str] = {code.value[0]: code.name for code in grpc.StatusCode}
+CODES: dict[Any, str] = {None: "OK"} | {key: code.name for code in grpc.StatusCode for key in (code, code.value[0])}
 MAKERS: dict[tuple[bool, bool], Callable[..., Any]] = {  # by whether requests and replies are streams
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -60,7 +60,7 @@ UNDER_WAY: ContextVar[Request | None] = ContextVar("matchcut_request", default=N
 
 
 class Watch(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Sees requests begin and end; to be the first interceptor, so that it also sees those that others refuse."""
+    """Sees requests begin and end, those that later interceptors refuse among them."""
 
     def __init__(self, metrics: RequestMetrics | None, tracer: Tracer | None) -> None:
         self._metrics = metrics
@@ -114,6 +114,13 @@ class Watch(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             raise
         finally:
             request.end(code, context.details() or "")
+
+
+def interceptors(metrics: Metrics | None, tracer: Tracer | None) -> list[Watch]:
+    """The one that watches for them; none where there is neither. To be the first of a server's."""
+    if metrics is None and tracer is None:
+        return []
+    return [Watch(None if metrics is None else metrics.requests, tracer)]
 
 
 class Work:
@@ -180,7 +187,7 @@ def clock() -> Clock:
 
 def told(context: Any) -> str:
     """The name of the status of a call whose handler has returned."""
-    return gone(context) if context.cancelled() else CODES.get(context.code() or 0, "UNKNOWN")
+    return gone(context) if context.cancelled() else CODES.get(context.code(), "UNKNOWN")
 
 
 def gone(context: Any) -> str:

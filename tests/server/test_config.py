@@ -18,6 +18,7 @@ EXAMPLES = {
     "data": "/d",
     "cache": "/c",
     "encoder": "/e.onnx",
+    "next_encoder": "/n.onnx",
     "engine": "openvino",
     "log_level": "debug",
     "tls_cert": "/t",
@@ -93,7 +94,7 @@ def test_folders_default_to_the_users_own() -> None:
             "--engine",
             "abacus",
             "--engine: 'abacus' is not one of auto, onnxruntime, onnxruntime-fp32, openvino, openvino-fp32, "
-            "openvino-mixed50, openvino-mixed25, openvino-bf16",
+            "openvino-mixed50, openvino-mixed25, openvino-bf16, tensorrt, tensorrt-rtx",
         ),
         (
             "--scan",

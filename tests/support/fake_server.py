@@ -157,6 +157,7 @@ DEFAULTS: dict[str, Handler] = {
     "GetItem": lambda r, s, c: [catalog_pb2.GetItemResponse(item=catalog_pb2.Item(item_id=next(r).item_id))],
     "ListItems": lambda r, s, c: [catalog_pb2.ListItemsResponse(items=[catalog_pb2.Item(item_id=next(r).tenant)])],
     "RemoveItem": lambda r, s, c: [catalog_pb2.RemoveItemResponse(removed=bool(next(r)))],
+    "SwitchEncoder": lambda r, s, c: [catalog_pb2.SwitchEncoderResponse(encoder=ENCODER, switched=not next(r).dry_run)],
     "Recommend": lambda r, s, c: [ranking(1, "a", "b", final=bool(next(r)))],
     "RecommendLive": ranked_live,
     "Check": lambda r, s, c: [health_pb2.HealthCheckResponse(status=1 if next(r) is not None else 0)],

@@ -8,6 +8,8 @@ from importlib import util
 
 import pytest
 
+MAGIC = b"vtrt"  # with which an engine begins
+
 # The extra "test" brings it there, and nothing else is an excuse.
 EXPECTED = sys.platform == "linux" and platform.machine() == "x86_64"
 

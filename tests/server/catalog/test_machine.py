@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from matchcut.kernels.device import open_device
 from matchcut.kernels.topk import search
 from matchcut.server.catalog import Catalog, View, open_catalog
-from matchcut.server.errors import NotFound
+from matchcut.server.errors import EncoderMismatch, NotFound
 from matchcut.server.records import EncoderIdentity, Item, Outcome, Segment, TagFilter, TimeRange
 
 ENCODERS = [EncoderIdentity("one", "1", "d1", 2), EncoderIdentity("two", "1", "d2", 3)]
@@ -33,6 +33,19 @@ class Entry(NamedTuple):
     encoder: EncoderIdentity
     content: int
     vectors: list[list[float]]
+    staged: tuple[EncoderIdentity, list[list[float]]] | None = None
+
+    def lacks(self, encoder: EncoderIdentity) -> bool:
+        return encoder not in (self.encoder, self.staged and self.staged[0])
+
+    def switched(self, encoder: EncoderIdentity) -> Entry:
+        if self.staged is None or self.staged[0] != encoder:
+            return self._replace(staged=None)
+        return self._replace(encoder=encoder, vectors=self.staged[1], staged=None)
+
+
+def segments_of(vectors: NDArray[np.float32]) -> list[Segment]:
+    return [Segment(TimeRange(at, at + 1), vector) for at, vector in enumerate(vectors)]
 
 
 @dataclass
@@ -81,6 +94,7 @@ class Machine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.catalog = self.open()
         self.model: dict[str, dict[str, Entry]] = {"": {}, "t": {}}
+        self.own: EncoderIdentity | None = None
         self.taken: list[Taken] = []
 
     def open(self) -> Catalog:
@@ -94,7 +108,7 @@ class Machine(RuleBasedStateMachine):
     def put(self, tenant: str, item_id: str, tags: set[str], encoder: EncoderIdentity, content: int) -> None:
         random = np.random.default_rng(content)
         vectors = random.integers(-4, 5, (1 + content % 3, encoder.dimensions)).astype(np.float32)
-        segments = [Segment(TimeRange(at, at + 1), vector) for at, vector in enumerate(vectors)]
+        segments = segments_of(vectors)
         item = Item(item_id, tags=tuple(sorted(tags)), duration_us=content)
         outcome = self.catalog.put(tenant, item, segments, encoder, bytes([content]))
         entries, before = self.model[tenant], self.model[tenant].get(item_id)
@@ -123,6 +137,46 @@ class Machine(RuleBasedStateMachine):
     def remove(self, tenant: str, item_id: str) -> None:
         assert self.catalog.remove(tenant, item_id) is (self.model[tenant].pop(item_id, None) is not None)
 
+    @rule(tenant=TENANTS, item_id=IDS, encoder=st.sampled_from(ENCODERS), seed=st.integers(5, 9), other=st.booleans())
+    def stage(self, tenant: str, item_id: str, encoder: EncoderIdentity, seed: int, other: bool) -> None:
+        entries, before = self.model[tenant], self.model[tenant].get(item_id)
+        vectors = np.random.default_rng(seed).integers(-4, 5, (1 + seed % 3, encoder.dimensions)).astype(np.float32)
+        content = bytes([9 if other or before is None else before.content])
+
+        def stage() -> Outcome:
+            return self.catalog.stage(tenant, item_id, segments_of(vectors), encoder, content, of=content)
+
+        if before is None or other:
+            with pytest.raises(NotFound if before is None else EncoderMismatch):
+                stage()
+        elif before.encoder == encoder:
+            assert stage() is Outcome.UNCHANGED
+        elif self.own == encoder:
+            assert stage() is Outcome.REPLACED
+            del entries[item_id]
+            entries[item_id] = Entry(before.item, encoder, before.content, vectors.tolist())
+        else:
+            assert stage() is Outcome.CREATED
+            entries[item_id] = before._replace(staged=(encoder, vectors.tolist()))
+
+    @rule(encoder=st.sampled_from(ENCODERS), force=st.booleans())
+    def switch(self, encoder: EncoderIdentity, force: bool) -> None:
+        every = [entry for entries in self.model.values() for entry in entries.values()]
+        lacking = sum(entry.lacks(encoder) for entry in every)
+        if lacking and not force:
+            with pytest.raises(EncoderMismatch, match=f"^{lacking} of {len(every)} items"):
+                self.catalog.switch(encoder)
+            return
+        edition = self.catalog.edition()
+        done = self.catalog.switch(encoder, force=force)
+        assert (done.items, done.count) == (len(every), len(every) - lacking)
+        for tenant, entries in self.model.items():
+            for one in ENCODERS:
+                here = [entry for entry in entries.values() if entry.encoder == one]
+                self.taken.append(Taken(edition.view(tenant, one), here))
+            self.model[tenant] = {item_id: entry.switched(encoder) for item_id, entry in entries.items()}
+        self.own = encoder
+
     @rule(tenant=TENANTS, encoder=st.sampled_from(ENCODERS))
     def view(self, tenant: str, encoder: EncoderIdentity) -> None:
         entries = [entry for entry in self.model[tenant].values() if entry.encoder == encoder]
@@ -138,6 +192,25 @@ class Machine(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.catalog.close()
         self.catalog = self.open()
+
+    @invariant()
+    def knows_what_is_aside(self) -> None:
+        assert self.catalog.own == self.own
+        for encoder in ENCODERS:
+            lacking = {
+                (tenant, item_id)
+                for tenant, entries in self.model.items()
+                for item_id, entry in entries.items()
+                if entry.lacks(encoder)
+            }
+            found = self.catalog.lacking(encoder)
+            assert (set(found.first), found.count) == (lacking, len(lacking))
+            ready = self.catalog.readiness(encoder)
+            assert (ready.items, ready.ready) == (found.items, found.items - found.count)
+            for tenant, entries in self.model.items():
+                page, _ = self.catalog.page(tenant, after="", size=9, tags=TagFilter(), lacking=encoder)
+                assert [item.item_id for item in page] == sorted(i for t, i in lacking if t == tenant)
+                assert self.catalog.readiness(encoder, tenant).ready == len(entries) - len(page)
 
     @invariant()
     def agrees(self) -> None:

@@ -137,7 +137,7 @@ def test_a_removal_may_use_the_reserve(full: Catalog, tmp_path: Path, put: Calla
     assert (tmp_path / "reserve").exists()
     assert full.remove("", "a")
     assert (tmp_path / "reserve").exists()  # there was room for it again
-    store = full._store  # type: ignore[attr-defined]
+    store = full._keeper._store  # type: ignore[attr-defined]
     assert store.tries == 4
     with closing(sqlite3.connect(":memory:")) as fresh:
         usual = fresh.execute("PRAGMA secure_delete").fetchone()

@@ -96,7 +96,7 @@ def test_the_file_is_written_for_keeps(filled: Path) -> None:
     with closing(sqlite3.connect(filled / "catalog.sqlite")) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert db.execute("PRAGMA application_id").fetchone() == (0x4D434154,)
-        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
     with closing(Store(filled / "catalog.sqlite")) as store:
         assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
 
@@ -116,10 +116,10 @@ def test_a_failed_opening_lets_go_of_the_folder(filled: Path) -> None:
 
 
 def test_a_file_of_a_newer_version(filled: Path) -> None:
-    edit(filled, "PRAGMA user_version = 2")
+    edit(filled, "PRAGMA user_version = 3")
     error = refused(filled)
     assert error.reason == "STORE_VERSION"
-    assert "newer matchcut (schema 2, this one knows 1)" in error.message
+    assert "newer matchcut (schema 3, this one knows 2)" in error.message
 
 
 @pytest.mark.parametrize(

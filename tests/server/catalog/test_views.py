@@ -162,4 +162,4 @@ def test_nothing_is_coded_where_no_device_asks_for_it(
 ) -> None:
     put(catalog, "a", segments=2000)
     assert catalog.view("", encoder).coded is None
-    assert catalog.sizes() == Sizes(2000, 0, 0)
+    assert catalog.sizes() == Sizes(2000, 0, 0, items=1)

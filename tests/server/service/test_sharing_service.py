@@ -21,6 +21,7 @@ from matchcut.server.batcher import Batcher
 from matchcut.server.config import Config
 from matchcut.server.engines import Engine
 from matchcut.server.feed import Feed
+from matchcut.server.models import Encoder
 from matchcut.server.records import Floats
 from matchcut.v1 import media_pb2
 from matchcut.v1 import recommender_pb2 as pb
@@ -92,8 +93,8 @@ async def sharing(config: Config, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     records: list[Record] = []
 
     class HeldApp(App):
-        def _engine(self) -> Engine:
-            held.append(Held(super()._engine()))
+        def _engine(self, encoder: Encoder) -> Engine:
+            held.append(Held(super()._engine(encoder)))
             return held[0]
 
     shared: Callable[..., Any] = encode.shared

@@ -1,0 +1,149 @@
+"""A stand-in for TensorRT's module that computes in host memory, and for the GPU that it would run on."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from matchcut.server import models
+from matchcut.server.engines.tensorrt.library import Library
+from matchcut.server.engines.tensorrt.manifest import Batch
+from matchcut.server.engines.tensorrt.runtime import TensorRt
+from matchcut.server.records import EncoderIdentity, Floats, InputSize
+from support.numpy_lane import NumpyLane
+
+ENCODER = models.Encoder(
+    Path("toy.onnx"), EncoderIdentity("toy", "1", "ab" * 32, 6), InputSize(4, 2), (0, 0, 0), (1, 1, 1)
+)
+STREAM = 0x5EED
+
+
+def embedded(batch: Floats) -> Floats:
+    """What the stand-in computes: mean and maximum of each channel."""
+    return np.concatenate([batch.mean((2, 3)), batch.max((2, 3))], axis=1)
+
+
+def seen(address: int, shape: tuple[int, ...]) -> Floats:
+    """The floats at an address."""
+    count = int(np.prod(shape))
+    return np.ctypeslib.as_array((ctypes.c_float * count).from_address(address)).reshape(shape)
+
+
+class FakeContext:
+    """An execution context."""
+
+    def __init__(self, library: FakeTrt) -> None:
+        self.library = library
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.addresses: dict[str, int] = {}
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shapes[name] = shape
+        return name == "pixels"
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        self.addresses[name] = address
+        return name in ("pixels", "vector")
+
+    def execute_async_v3(self, stream: int) -> bool:
+        shape = self.shapes["pixels"]
+        self.library.runs.append((self, shape[0], stream, dict(self.addresses)))
+        self.library.meanwhile()
+        if self.library.failing:
+            self.library.loggers[-1].log(FakeTrt.ILogger.Severity.ERROR, "enqueueV3: no such thing")
+            return False
+        seen(self.addresses["vector"], (shape[0], 6))[...] = embedded(seen(self.addresses["pixels"], shape))
+        return True
+
+
+class FakeTrt:
+    """As much of the library's module as running needs. tensors: (mode, shape, type) by name; None refuses engines."""
+
+    class ILogger:
+        Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
+
+    TensorIOMode = SimpleNamespace(INPUT="in", OUTPUT="out")
+    float32 = "float"
+
+    def __init__(self, *, graphs: bool = True) -> None:
+        self.tensors: dict[str, tuple[str, tuple[int, ...], str]] | None = {
+            # Not in the usual order: bindings go by name.
+            "vector": ("out", (-1, 6), "float"),
+            "pixels": ("in", (-1, 3, 2, 4), "float"),
+        }
+        self.runs: list[tuple[FakeContext, int, int, dict[str, int]]] = []
+        self.loggers: list[Any] = []
+        self.settings: list[Any] = []
+        self.contexts, self.failing, self.full = 0, False, False
+        self.meanwhile: Callable[[], None] = lambda: None
+        if graphs:
+            self.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole", DISABLED="none")
+
+    def Runtime(self, log: Any) -> Any:  # noqa: N802  # the library's name
+        self.loggers.append(log)
+        return SimpleNamespace(deserialize_cuda_engine=self._engine)
+
+    def _engine(self, data: bytes) -> Any:
+        if self.tensors is None:
+            self.loggers[-1].log(FakeTrt.ILogger.Severity.ERROR, "the plan is of another version")
+            return None
+        tensors, names = self.tensors, list(self.tensors)
+        return SimpleNamespace(
+            num_io_tensors=len(names),
+            get_tensor_name=lambda number: names[number],
+            get_tensor_mode=lambda name: tensors[name][0],
+            get_tensor_shape=lambda name: tensors[name][1],
+            get_tensor_dtype=lambda name: tensors[name][2],
+            create_runtime_config=lambda: SimpleNamespace(cuda_graph_strategy="none"),
+            create_execution_context=self._context,
+        )
+
+    def _context(self, settings: Any = None) -> FakeContext | None:
+        self.contexts += 1
+        self.settings.append(settings)
+        return None if self.full else FakeContext(self)
+
+
+class FakeGpu:
+    """A context of the driver whose memory is the host's."""
+
+    def __init__(self) -> None:
+        self.closed, self.uploads, self.current = 0, 0, threading.local()
+
+    @contextmanager
+    def lane(self) -> Iterator[NumpyLane]:
+        lane: Any = NumpyLane([])
+        lane.stream = STREAM
+        upload = lane.upload
+
+        def counted(*arguments: Any) -> Any:
+            self.uploads += 1
+            return upload(*arguments)
+
+        lane.upload = counted
+        yield lane
+
+    def allocate(self, nbytes: int) -> Any:
+        return NumpyLane([]).allocate(nbytes)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def library_of(trt: Any) -> Library:
+    return Library(trt, "tensorrt_rtx", "1.7", (86,))
+
+
+def engine_of(trt: FakeTrt, gpu: FakeGpu, batch: Batch = Batch(1, 2, 4)) -> TensorRt:  # noqa: B008  # frozen
+    return TensorRt(ENCODER, "tensorrt-rtx-fp16", library=library_of(trt), engine=b"plan", batch=batch, gpu=gpu)
+
+
+def pictures(n: int, seed: int = 0) -> Floats:
+    return np.random.default_rng(seed).standard_normal((n, 3, 2, 4)).astype(np.float32)
