@@ -29,6 +29,7 @@ __all__ = ["Watch", "Work", "clock", "interceptors", "work"]
 
 SILENT = "/grpc."  # health checks and reflection: whoever watches is not watched
 CODES: dict[Any, str] = {None: "OK"} | {key: code.name for code in grpc.StatusCode for key in (code, code.value[0])}
+EARLY = 0.05  # seconds; the caller watches its deadline itself, and its clock may be before ours
 MAKERS: dict[tuple[bool, bool], Callable[..., Any]] = {  # by whether requests and replies are streams
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,
@@ -192,4 +193,5 @@ def told(context: Any) -> str:
 
 def gone(context: Any) -> str:
     """The same of one that was ended from outside: by its deadline, its caller or the server's end."""
-    return "DEADLINE_EXCEEDED" if context.time_remaining() == 0 else "CANCELLED"
+    left = context.time_remaining()
+    return "DEADLINE_EXCEEDED" if left is not None and left <= EARLY else "CANCELLED"
