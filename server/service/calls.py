@@ -8,16 +8,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 from matchcut.server.config import Config
-from matchcut.server.errors import Cancelled, DeadlineExceeded, InvalidInput, MatchcutError, Overloaded
+from matchcut.server.errors import Cancelled, DeadlineExceeded, InvalidInput, MatchcutError
 from matchcut.server.feed import Caller, Feed
 from matchcut.server.pipeline import Job
 from matchcut.server.service import watching
-from matchcut.server.service.places import Places
+from matchcut.server.service.held import Held, Pool
 
 T = TypeVar("T")
 Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
@@ -30,15 +29,6 @@ def advance(results: Iterator[T]) -> T:
     return next(results, END)
 
 
-class Pool:
-    """Threads, and as many calls at once as there are threads."""
-
-    def __init__(self, size: int, name: str, flag: str) -> None:
-        self.name = name
-        self.places = Places(size, name, flag)
-        self.threads = ThreadPoolExecutor(size, thread_name_prefix=f"matchcut-{name}")
-
-
 class Calls:
     """The calls under way. All methods run on the event loop."""
 
@@ -46,16 +36,19 @@ class Calls:
         self._pause = config.receive_timeout
         self._media = Pool(config.max_media_requests, "media", "--max-media-requests")
         self._quick = Pool(config.max_requests, "quick", "--max-requests")
-        self._cleaning: set[asyncio.Task[None]] = set()
 
     async def run(
         self, context: Context, work: Callable[[Job], T], *, media: bool = False, job: Job | None = None
     ) -> T:
         """The result of work(job), run in a thread."""
-        async with aclosing(self.each(context, lambda job: iter([work(job)]), media=media, job=job)) as results:
-            async for result in results:
-                return result
-        raise AssertionError("work returned nothing")
+        job = job or self.job(context)
+        held = Held(self._media if media else self._quick, job)
+        try:
+            result = await held.work(work, job)
+            held.replied()
+            return result
+        finally:
+            held.leave()
 
     async def each(
         self,
@@ -71,26 +64,14 @@ class Calls:
             Overloaded: there is no place free.
             MatchcutError: what work raises; DeadlineExceeded also where the deadline passed before it began.
         """
-        pool = self._media if media else self._quick
         job = job or self.job(context)
-        watched = watching.work(pool.name)
-        job.caller.check()
-        try:
-            pool.places.enter(job.client)
-        except Overloaded:
-            watched.refused()
-            raise
-        watched.taken(pool.places.taken)
+        held = Held(self._media if media else self._quick, job)
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None
-        results: Any = None
-        running: asyncio.Future[Any] | None = None
         try:
-            running = loop.run_in_executor(pool.threads, work, job)
-            results = await asyncio.shield(running)
+            held.results = await held.work(work, job)
             while True:
-                running = loop.run_in_executor(pool.threads, advance, results)
-                result = await asyncio.shield(running)
+                result = await held.work(advance, held.results)
                 if result is END:
                     return
                 # A reader that does not read would keep its place for ever: writing waits for it.
@@ -99,12 +80,9 @@ class Calls:
                     yield result
                 finally:
                     stalled.cancel()
-                watched.replied(job)
+                held.replied()
         finally:
-            job.caller.leave()
-            cleaning = loop.create_task(self._clean(pool, job, running, results, watched))
-            self._cleaning.add(cleaning)
-            cleaning.add_done_callback(self._cleaning.discard)
+            held.leave()
 
     async def first(self, messages: AsyncIterator[Any]) -> Any:
         """The first message of a stream, which must be its header and come in time."""
@@ -132,27 +110,8 @@ class Calls:
 
     async def close(self) -> None:
         """Waits for the threads; call it when no call is under way any more."""
-        while self._cleaning:
-            await asyncio.gather(*self._cleaning, return_exceptions=True)
         for pool in (self._media, self._quick):
-            await asyncio.to_thread(pool.threads.shutdown)
-
-    @staticmethod
-    async def _clean(
-        pool: Pool, job: Job, running: asyncio.Future[Any] | None, results: Any, watched: watching.Work
-    ) -> None:
-        """Frees the place only when its thread is idle again and the work's generator is closed."""
-        if running is not None:
-            with suppress(Exception):
-                produced = await running
-                results = results if results is not None else produced
-        close = getattr(results, "close", None)
-        if close is not None:
-            with suppress(Exception):
-                await asyncio.get_running_loop().run_in_executor(pool.threads, close)
-        pool.places.leave(job.client)
-        watched.taken(pool.places.taken)
-        watched.over(job)
+            await pool.close()
 
 
 @asynccontextmanager
