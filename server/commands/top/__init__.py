@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.json:
             print_json(snapshot(source.address, source.read(), None))
-        elif arguments.once or not console.is_terminal:
+        elif arguments.once or not console.is_terminal or console.is_dumb_terminal:
             console.print(view(snapshot(source.address, source.read(), None)))
         else:
             show(looks(source.address, source.read, lambda: time.sleep(arguments.interval)))

@@ -151,12 +151,21 @@ async def test_the_screen_is_drawn_until_it_is_interrupted(served: App, monkeypa
         if failure is not None:
             raise failure
 
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(top, "console", Console(file=drawn, force_terminal=True, width=120, height=60))
     monkeypatch.setattr(top, "time", SimpleNamespace(sleep=sleep))
     assert await run("--metrics", served.metrics, "--interval", "0.25") == 0
     assert asked == [0.25] * 3
     assert drawn.getvalue().count("since its start") >= 1
     assert drawn.getvalue().count("the last ") == 2
+
+
+async def test_a_terminal_that_cannot_be_drawn_on_gets_one_look(served: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = io.StringIO()
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(top, "console", Console(file=drawn, force_terminal=True, width=120, height=60))
+    assert await run("--metrics", served.metrics) == 0
+    assert drawn.getvalue().count("since its start") == 1
 
 
 async def test_where_nothing_answers_it_says_how_to_start(capsys: pytest.CaptureFixture[str], config: Config) -> None:
