@@ -21,6 +21,8 @@ class Places:
     share get no more until that one has come back and has its share, or has stayed away for a while: so a client that
     floods is the one to be refused, and the others get in at their next try.
 
+    taken: places that are taken now.
+
     Args:
         size: how many there are.
         name, flag: of the kind of requests, and of the option that sets the size, for messages.
@@ -32,16 +34,19 @@ class Places:
         self._name = name
         self._flag = flag
         self._now = now
+        self.taken = 0
         self._held: Counter[str] = Counter()
         self._refused: dict[str, float] = {}  # when each client was refused last, because others held its share
 
-    @property
-    def taken(self) -> int:
-        """Places that are taken now."""
-        return self._held.total()
-
     def enter(self, client: str) -> None:
         """Takes a place for a client, or raises Overloaded."""
+        if self._refused or self.taken == self.size:
+            self._share_out(client)
+        self._held[client] += 1
+        self.taken += 1
+
+    def _share_out(self, client: str) -> None:
+        """Raises Overloaded where a client gets no place while others have been refused, or because all are taken."""
         now = self._now()
         self._refused = {one: when for one, when in self._refused.items() if now - when < MEMORY}
         share = math.ceil(self.size / len({*self._held, *self._refused, client}))
@@ -58,12 +63,12 @@ class Places:
                 f"other clients wait for their share of the {self.size} places for {self._name} requests; retry later "
                 f"or raise {self._flag}"
             )
-        self._held[client] += 1
-        if self._held[client] >= share:
+        if self._held[client] + 1 >= share:
             self._refused.pop(client, None)
 
     def leave(self, client: str) -> None:
         """Gives a place back."""
         self._held[client] -= 1
+        self.taken -= 1
         if not self._held[client]:
             del self._held[client]
