@@ -14,8 +14,8 @@ from collections.abc import Hashable
 import numpy as np
 
 from matchcut.server.batcher.contract import Answer, Quiet, Run, Watcher
-from matchcut.server.batcher.line import Joint, Line, Place, Request
-from matchcut.server.batcher.rows import joined, rows_of, run_together, taken
+from matchcut.server.batcher.line import Joint, Line, Place, Request, overloaded
+from matchcut.server.batcher.rows import joined, rows_of, run_alone, run_together, taken
 from matchcut.server.batcher.timing import Timing, best_size
 from matchcut.server.errors import Cancelled, MatchcutError, Overloaded, Unavailable
 from matchcut.server.feed import Caller
@@ -23,7 +23,6 @@ from matchcut.server.tensors import Tensors
 
 __all__ = ["Batcher"]
 
-RETRY_US = 10_000, 10_000_000  # least and most that a caller is asked to wait
 GRACE = 0.001  # seconds after a deadline at which its passing is sure to be seen
 
 
@@ -51,9 +50,10 @@ class Batcher:
         self._watcher = watcher or Quiet()
         self._line = Line()
         self._timing = Timing()
-        self._ends: dict[Request, float] = {}  # of the runs under way, by who leads them: when they should end
+        self._ends: dict[object, float] = {}  # of the runs under way, by who leads them: when they should end
         self._closed = False
         self._lock = threading.Condition(threading.Lock())
+        self._watcher.queued(name, 0)
 
     @property
     def most(self) -> int:
@@ -117,6 +117,8 @@ class Batcher:
             starts = range(0, rows, self._most)
             pieces = [{name: array[at : at + self._most] for name, array in inputs.items()} for at in starts]
             return joined([self.submit(piece, caller=caller, client=client) for piece in pieces])
+        if (answer := self._at_once(inputs, rows, caller)) is not None:
+            return answer
         request = Request(
             inputs=dict(inputs),
             rows=rows,
@@ -144,6 +146,33 @@ class Batcher:
         with self._lock:
             self._closed = True
             self._lock.wait_for(lambda: self._free == self._workers)
+
+    def _at_once(self, inputs: Tensors, rows: int, caller: Caller) -> Answer | None:
+        """The answer to one who finds a place free, nobody in the line, and time enough; None for all others.
+
+        What _admit and _lead would do for it, without what only others need.
+        """
+        arrived = time.perf_counter_ns()
+        with self._lock:
+            ends = time.monotonic() + self._timing.seconds(rows)
+            idle = self._free and not self._line.rows and not self._closed
+            if not idle or ends > (caller.deadline or ends) or caller.fault() is not None:
+                return None
+            self._free -= 1
+            self._ends[caller, arrived] = ends
+        joint, began, began_ns = None, time.monotonic(), time.perf_counter_ns()
+        try:
+            joint = run_alone(self._run, dict(inputs), rows, self._name)
+        finally:
+            seconds = time.monotonic() - began
+            with self._lock:
+                del self._ends[caller, arrived]
+                self._watcher.waited(self._name, (began_ns - arrived) / 1e9)
+                self._watcher.ran(self._name, rows, seconds, wasted=caller.fault() is not None)
+                if joint is not None:
+                    self._timing.learn(rows, seconds)
+                self._pass_on()
+        return Answer(joint.outputs, rows, began_ns - arrived, joint.input_ns, joint.infer_ns, 0)
 
     def _admit(self, request: Request) -> None:
         """Lets a request in: it leads a run at once where a place is free, else it waits."""
@@ -184,12 +213,8 @@ class Batcher:
             self._refuse(one, self._overloaded())
 
     def _overloaded(self) -> Overloaded:
-        least, most = RETRY_US
         seconds = self._timing.work(self._line.rows, self._size) / self._workers or 1.0
-        return Overloaded(
-            f"{self._line.rows} rows wait for {self._name} already; retry later, or raise --max-queue on the server",
-            retry_after_us=min(max(round(seconds * 1e6), least), most),
-        )
+        return overloaded(self._name, self._line.rows, seconds)
 
     def _wait(self, request: Request) -> None:
         """Until the request is done or is to lead.

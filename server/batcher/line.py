@@ -15,11 +15,13 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from matchcut.server.errors import DeadlineExceeded, MatchcutError
+from matchcut.server.errors import DeadlineExceeded, MatchcutError, Overloaded
 from matchcut.server.feed import Caller
 from matchcut.server.tensors import Tensor
 
-__all__ = ["Joint", "Line", "Place", "Request"]
+__all__ = ["Joint", "Line", "Place", "Request", "overloaded"]
+
+RETRY_US = 10_000, 10_000_000  # least and most that a caller is asked to wait
 
 Key = tuple[tuple[str, str, tuple[int, ...]], ...]
 
@@ -173,3 +175,12 @@ class Line:
             evicted.append(last)
             excess -= last.rows
         return evicted
+
+
+def overloaded(name: str, rows: int, seconds: float) -> Overloaded:
+    """What one is told who finds so many rows before him, which take so long."""
+    least, most = RETRY_US
+    return Overloaded(
+        f"{rows} rows wait for {name} already; retry later, or raise --max-queue on the server",
+        retry_after_us=min(max(round(seconds * 1e6), least), most),
+    )

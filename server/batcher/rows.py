@@ -13,7 +13,7 @@ from matchcut.server.batcher.line import Joint, Request
 from matchcut.server.errors import EngineFailed, InvalidInput
 from matchcut.server.tensors import Tensor, Tensors
 
-__all__ = ["joined", "rows_of", "run_together", "taken"]
+__all__ = ["joined", "rows_of", "run_alone", "run_together", "taken"]
 
 
 def rows_of(inputs: Tensors) -> int:
@@ -25,6 +25,27 @@ def rows_of(inputs: Tensors) -> int:
             reason="ROWS_DIFFER",
         )
     return int(counts.pop())
+
+
+def run_alone(run: Run, inputs: dict[str, Tensor], rows: int, name: str) -> Joint:
+    """One run of the rows of one request.
+
+    Raises:
+        EngineFailed: an output has another number of rows than the inputs.
+        Exception: what the run raises.
+    """
+    began = time.perf_counter_ns()
+    outputs = run(inputs)
+    taken_ns = time.perf_counter_ns() - began
+    check(outputs, rows, name)
+    return Joint(outputs, rows, 0, taken_ns)
+
+
+def check(outputs: dict[str, Tensor], rows: int, name: str) -> None:
+    """Raises EngineFailed where an output has another number of rows than the inputs."""
+    for output, array in outputs.items():
+        if array.ndim == 0 or len(array) != rows:
+            raise EngineFailed(f"{name}: the output {output!r} has shape {array.shape} for {rows} rows of input")
 
 
 def run_together(run: Run, members: Sequence[Request], name: str) -> Joint:
@@ -45,9 +66,7 @@ def run_together(run: Run, members: Sequence[Request], name: str) -> Joint:
     ready = time.perf_counter_ns()
     outputs = run(inputs)
     done = time.perf_counter_ns()
-    for output, array in outputs.items():
-        if array.ndim == 0 or len(array) != rows:
-            raise EngineFailed(f"{name}: the output {output!r} has shape {array.shape} for {rows} rows of input")
+    check(outputs, rows, name)
     return Joint(outputs, rows, ready - began, done - ready)
 
 
