@@ -166,6 +166,8 @@ def unsealed(token: bytes, digest: bytes, encoder: EncoderIdentity, hidden: int)
     _, frames, of_encoder, of_gru = HEAD.unpack_from(token)
     if of_encoder != _digest(encoder):
         raise EncoderMismatch("the resume token is of another encoder; begin anew without it", field="resume")
+    if frames >= 2**63:
+        raise wrong("counts more frames than there can be")
     if of_gru != digest or len(token) != HEAD.size + 4 * hidden + 4:
         raise wrong("is of another GRU")
     state = np.frombuffer(token, "<f4", hidden, HEAD.size).astype(np.float32)

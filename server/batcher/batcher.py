@@ -65,10 +65,6 @@ class Batcher:
         """Rows up to which requests are joined: what tune() found, `most` before."""
         return self._size
 
-    def expected(self, rows: int) -> float | None:
-        """Seconds that so many rows would take from now; None where they would have to wait, or nothing is known."""
-        return self._timing.seconds(rows) or None if self._free else None
-
     def tune(self, example: Tensors) -> int:
         """Measures which number of rows is worth joining, and what runs take; to be called before there are callers.
 

@@ -36,6 +36,7 @@ class Timing:
             return
         if rows not in self._recent:
             self._recent[rows] = deque(maxlen=REMEMBERED)
+            self._medians[rows] = seconds
             self._sizes.insert(bisect_left(self._sizes, rows), rows)
         recent = self._recent[rows]
         if not self.fresh and seconds < self._medians.get(rows, 0.0):

@@ -132,7 +132,9 @@ def build(arguments: argparse.Namespace) -> int:
         targets = tuple(target for target in TARGETS if target in library.targets)
     path = placed(arguments, encoder_of(arguments))
     with progress(arguments) as told:
-        built = prepare(path, library, targets, batch=batch, again=arguments.again, phase=told, refused=note)
+        built = prepare(
+            path, library, targets, batch=batch, again=arguments.again, must_keep=True, phase=told, refused=note
+        )
     show(arguments, path, built)
     return 0
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from matchcut.server.catalog import Known
-from matchcut.server.errors import EncoderMismatch, InvalidInput, NotFound
+from matchcut.server.errors import EncoderMismatch, InvalidInput, NotFound, Unavailable
 from matchcut.server.ingest.recipe import VECTORS, Recipe
 from matchcut.server.ingest.takeover import Pipelines
 from matchcut.server.intake import Intake
@@ -162,6 +162,12 @@ class Ingest:
         self, tenant: str, made: Known, segments: Sequence[Segment], job: Job, report: MediaReport | None
     ) -> Ingested:
         """Stores the whole item, durably; the catalogue sees for itself whether this very content is there."""
+        if report is not None and made.encoder != self._pipelines.now.encoder:
+            taken = self._pipelines.now.encoder.name
+            raise Unavailable(
+                f"the encoder {taken!r} took over while {made.item.item_id!r} was on its way; send it again",
+                reason="ENCODER_SWITCHED",
+            )
         with job.clock("store"):
             outcome = self._catalog.put(tenant, made.item, segments, made.encoder, made.content, made.recipe)
             job.clock.note("store", segments=len(segments))

@@ -44,6 +44,9 @@ def flag(parameters: Parameters, name: str) -> bool:
     return bool(given(parameters, name, "bool_param"))
 
 
+ID_BYTES = 256  # of a sequence's name, as of all ids of matchcut
+
+
 @dataclass(frozen=True, slots=True)
 class RequestParameters:
     """What stands beside a request.
@@ -69,6 +72,10 @@ class RequestParameters:
         timeout = given(parameters, "timeout", "int64_param") or 0
         priority = given(parameters, "priority", "uint64_param", "int64_param") or 0
         assert isinstance(sequence_id, int | str | None)
+        if isinstance(sequence_id, str) and len(sequence_id.encode()) > ID_BYTES:
+            raise InvalidInput(
+                f"'sequence_id' is longer than {ID_BYTES} bytes; choose a shorter one", field="parameters.sequence_id"
+            )
         for name, value in (("timeout", timeout), ("priority", priority)):
             if not isinstance(value, int) or value < 0:
                 raise InvalidInput(

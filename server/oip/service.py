@@ -12,7 +12,7 @@ import grpc
 from matchcut.inference import grpc_service_pb2 as pb
 from matchcut.inference import grpc_service_pb2_grpc
 from matchcut.server.config import Config
-from matchcut.server.errors import InvalidInput, MatchcutError, NotFound, Unavailable
+from matchcut.server.errors import EngineFailed, InvalidInput, NotFound, Unavailable
 from matchcut.server.oip import descriptions, replies
 from matchcut.server.oip.framing import Received, received
 from matchcut.server.oip.owners import Owner
@@ -29,8 +29,6 @@ __all__ = ["DESCRIPTOR", "InferenceService", "handlers"]
 
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 STRICT = ("triton_grpc_error", "true")
-BRIEF = 0.001  # seconds of a run for which no thread is asked; as measured in threads, where it waits for others
-SMALL = 1 << 20  # bytes of tensors that are looked at on the event loop at most
 
 
 class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -50,7 +48,6 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self._control = config.model_control == "explicit"
         self._at_once = config.stream_requests
         self._most = config.max_message
-        self._answered: set[str] = set()  # names of models that are there
 
     @unary
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
@@ -79,7 +76,7 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         """Whether it can be used; asked by those who watch, so it is never refused for want of a place."""
         try:
             await asyncio.to_thread(self._repository.model, request.name, request.version)
-        except (NotFound, Unavailable):
+        except (NotFound, Unavailable, EngineFailed):
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=self._ready())
 
@@ -132,7 +129,6 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             lambda request, owner: self._infer(request, context, owner),
             most=self._at_once,
             strict=STRICT in tuple(context.invocation_metadata() or ()),
-            brief=self._is_brief,
         )
         await stream.run(requests, context.write)
 
@@ -250,28 +246,7 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
             return replies.inferred(request.message, asked, answer, self._regions)
 
         began = time.monotonic()
-        if self._is_brief(request):
-            return self._calls.now(context, work)
-        response = await self._calls.run(context, work)
-        self._answered.add(request.message.model_name)
-        return response
-
-    def _is_brief(self, request: Received) -> bool:
-        """Whether the answer takes less time than it takes to ask a thread for it: a model of microseconds, idle.
-
-        The first request for a model goes to a thread in any case, as it may have to be loaded.
-        """
-        message = request.message
-        if message.model_name not in self._answered or sum(map(len, request.raws)) > SMALL:
-            return False
-        if not message.inputs or any(one.HasField("contents") for one in message.inputs):
-            return False
-        try:
-            model = self._repository.model(message.model_name, message.model_version)
-        except MatchcutError:
-            return False
-        seconds = model.expected(message.inputs[0].shape[0] if model.max_batch and message.inputs[0].shape else 1)
-        return seconds is not None and seconds < BRIEF
+        return await self._calls.run(context, work)
 
     def _ready_models(self, name: str, version: str) -> list[Model]:
         """One model, or its versions, or all, as far as they are ready."""
@@ -285,7 +260,7 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
                 continue
             try:
                 found.append(self._repository.model(entry.name, entry.version))
-            except (NotFound, Unavailable):  # unloaded meanwhile
+            except (NotFound, Unavailable, EngineFailed):  # unloaded meanwhile, or it cannot be made
                 continue
         return found
 

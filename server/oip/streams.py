@@ -26,14 +26,12 @@ class Stream:
 
     Args:
         infer: answers a request.
-        brief: whether it answers one without waiting for anything.
         most: requests under way at once; the next one is read when an answer has been written.
         strict: an error ends the stream instead of being told in an answer.
     """
 
-    def __init__(self, infer: Infer, *, most: int, strict: bool, brief: Callable[[Received], bool]) -> None:
+    def __init__(self, infer: Infer, *, most: int, strict: bool) -> None:
         self._infer = infer
-        self._brief = brief
         self._strict = strict
         self._room = asyncio.Semaphore(most)
         self._answers: asyncio.Queue[pb.ModelStreamInferResponse | Exception | None] = asyncio.Queue()
@@ -64,10 +62,6 @@ class Stream:
             await self._room.acquire()
             async for request in requests:
                 key = sequence(request.message)
-                if key not in self._last and self._brief(request):
-                    await self._answer(request, None)
-                    await self._room.acquire()
-                    continue
                 task = asyncio.create_task(self._answer(request, self._last.get(key)))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)

@@ -1,7 +1,6 @@
 """Runs the work of calls in worker threads: admission, deadline, cancellation, and what arrives meanwhile.
 
-Decoding and inference never run on the event loop, but for models whose run is shorter than the way to a thread. A call
-is admitted at once or refused at once; nothing queues.
+Decoding and inference never run on the event loop. A call is admitted at once or refused at once; nothing queues.
 """
 
 from __future__ import annotations
@@ -46,21 +45,6 @@ class Calls:
         held = Held(self._media if media else self._quick, job)
         try:
             result = await held.work(work, job)
-            held.replied()
-            return result
-        finally:
-            held.leave()
-
-    def now(self, context: Context, work: Callable[[Job], T]) -> T:
-        """The result of work(job), run on the event loop: only for what takes less than it takes to ask a thread.
-
-        Raises:
-            MatchcutError: as each().
-        """
-        job = self.job(context)
-        held = Held(self._quick, job)
-        try:
-            result = work(job)
             held.replied()
             return result
         finally:

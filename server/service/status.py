@@ -14,16 +14,18 @@ from grpc_status import rpc_status
 from matchcut.server.errors import MatchcutError, Overloaded
 
 DOMAIN = "matchcut"
+LONGEST = 1024  # characters of a message: it travels twice, in headers that callers take few KiB of
 log = logging.getLogger("matchcut.service")
 T = TypeVar("T")
 
 
 def rich_status(error: MatchcutError) -> status_pb2.Status:
     """The error with ErrorInfo, and BadRequest where a field is at fault, and RetryInfo where a retry helps."""
-    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=error.message)
+    message = error.message if len(error.message) <= LONGEST else f"{error.message[:LONGEST]} ..."
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.code), message=message)
     status.details.add().Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN))
     if error.field:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field[:LONGEST], description=message)
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, Overloaded):
         retry = error_details_pb2.RetryInfo()

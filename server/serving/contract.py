@@ -111,10 +111,6 @@ class Model(Protocol):
         """
         ...
 
-    def expected(self, rows: int) -> float | None:
-        """Seconds that a request of so many rows would take now; None where it would wait, or nothing is known."""
-        ...
-
     def leave(self, owner: object) -> None:
         """Frees the state of all sequences of this owner at once. Unknown owners have none."""
         ...

@@ -92,10 +92,6 @@ class EncoderModel:
             self._tally.answered(answer, rows, time.perf_counter_ns() - began)
         return answer
 
-    def expected(self, rows: int) -> float | None:
-        """See Model."""
-        return self._batcher.expected(rows)
-
     def leave(self, owner: object) -> None:
         """See Model; there is no state."""
 
@@ -162,10 +158,6 @@ class MediaModel:
             self._tally.ran(rows, answer.infer_ns)
             self._tally.answered(answer, rows, time.perf_counter_ns() - began)
         return answer
-
-    def expected(self, rows: int) -> float | None:
-        """See Model; how long files take to decode is not known before."""
-        return None
 
     def leave(self, owner: object) -> None:
         """See Model; there is no state."""

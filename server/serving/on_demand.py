@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from matchcut.server.engines.graphs import GraphEngine
-from matchcut.server.errors import InvalidInput, NotFound
+from matchcut.server.errors import InvalidInput, MatchcutError, NotFound
 from matchcut.server.models import gru
 from matchcut.server.models.description import Description
 from matchcut.server.models.graph import Graph
@@ -38,6 +38,7 @@ class OnDemand:
         self._version = version
         self._make = make
         self._made: Served | None = None
+        self._fault = ""  # why it could not be made, the last time that was tried
         self._lock = threading.Lock()
 
     def model(self, name: str, version: str = "") -> Model:
@@ -45,12 +46,18 @@ class OnDemand:
         self._check(name, version)
         with self._lock:
             if self._made is None:
-                self._made = self._make()
+                self._fault = ""
+                try:
+                    self._made = self._make()
+                except MatchcutError as error:
+                    self._fault = error.message
+                    raise
             return self._made
 
     def index(self) -> list[IndexEntry]:
-        """See Repository."""
-        return [IndexEntry(self._name, self._version, ModelState.READY)]
+        """See Repository; it counts as READY until it has turned out that it cannot be made."""
+        state = ModelState.UNAVAILABLE if self._fault else ModelState.READY
+        return [IndexEntry(self._name, self._version, state, self._fault)]
 
     def versions(self, name: str) -> list[str]:
         """See Repository."""

@@ -82,10 +82,6 @@ class Runner:
         answer = self._batcher.submit(expanded(inputs), caller=caller, client=client)
         return replace(answer, outputs=reduced(answer.outputs))
 
-    def expected(self, rows: int) -> float | None:
-        """See Model."""
-        return self._batcher.expected(rows if self._batches else 1)
-
     def close(self) -> None:
         """Frees the engine once the runs under way have ended. May be called twice."""
         self._batcher.close()

@@ -116,10 +116,6 @@ class Served:
                 place = self._heir
         return place.infer(inputs, caller=caller, wanted=wanted, step=step)
 
-    def expected(self, rows: int) -> float | None:
-        """See Model."""
-        return self.runner.expected(rows)
-
     def leave(self, owner: object) -> None:
         """See Model."""
         for each in (self, *self._elders):

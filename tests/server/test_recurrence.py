@@ -151,6 +151,7 @@ def altered(token: bytes, at: int, value: bytes) -> bytes:
         (lambda token: token[:90] + b"\xff" + token[91:], "is damaged"),
         (lambda token: altered(token, HEAD.size - 32, b"\0" * 8), "is of another GRU"),
         (lambda token: altered(token + bytes(4), 0, b"MCR1"), "is of another GRU"),
+        (lambda token: altered(token, 4, b"\xff" * 8), "counts more frames than there can be"),
         (lambda token: altered(token, HEAD.size, struct.pack("<f", np.nan)), "holds NaN or infinity"),
         (lambda token: altered(token, HEAD.size + 8, struct.pack("<f", np.inf)), "holds NaN or infinity"),
     ],

@@ -142,6 +142,9 @@ def test_a_folder_that_cannot_be_written(
     built, _ = prepared(encoder, rtx)
     assert built.engine.startswith(MAGIC)
     assert "cannot be kept" in caplog.text
+    with pytest.raises(EngineFailed, match=r"cannot be kept in .*: No space left on device") as caught:
+        prepared(encoder, rtx, again=True, must_keep=True)
+    assert caught.value.reason == "ENGINE_NOT_KEPT"
 
 
 def test_a_write_that_fails_leaves_the_older_engine(

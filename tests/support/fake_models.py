@@ -24,7 +24,7 @@ class FakeModel:
     """A model that calls a function. See Model.
 
     runs: how often it did. left: the owners that left. blocked: while it is cleared, requests wait in infer() until it
-    is set or nobody waits for them any more. entered: how many requests came in. seconds: see Model.expected.
+    is set or nobody waits for them any more. entered: how many requests came in.
     """
 
     def __init__(
@@ -46,7 +46,6 @@ class FakeModel:
         self.labels: Mapping[str, Sequence[str]] = labels or {}
         self.runs, self.left = 0, list[object]()
         self.entered = threading.Semaphore(0)
-        self.seconds: float | None = None
         self.blocked = threading.Event()
         self.blocked.set()
         self.states: dict[tuple[object, int | str], Tensor] = {}
@@ -83,10 +82,6 @@ class FakeModel:
             self.left.append(owner)
             for key in [key for key in self.states if key[0] == owner]:
                 del self.states[key]
-
-    def expected(self, rows: int) -> float | None:
-        """See Model; `seconds` while nobody is held up."""
-        return self.seconds if self.blocked.is_set() else None
 
     def statistics(self) -> Statistics:
         """See Model."""

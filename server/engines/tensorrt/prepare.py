@@ -37,6 +37,7 @@ def prepare(
     *,
     batch: Batch | None = None,
     again: bool = False,
+    must_keep: bool = False,
     phase: Phase = lambda name, done, steps: None,
     refused: Callable[[str], None] = lambda why: None,
 ) -> Built:
@@ -46,10 +47,11 @@ def prepare(
         targets: see build().
         batch: None: that of the engine that is there, else the default.
         again: builds also where one is there that fits.
+        must_keep: whether it is of no use where it cannot be kept.
         refused: told why the engine that is there is not used.
 
     Raises:
-        InvalidInput, EngineFailed: it cannot be built; see build().
+        InvalidInput, EngineFailed: it cannot be built; see build(). Or kept, where it must be.
     """
     check(library, targets)
     targets, folder = tuple(sorted(set(targets))), onnx.parent
@@ -85,5 +87,9 @@ def prepare(
     try:
         manifest.keep(folder, fresh, made)
     except OSError as error:
+        if must_keep:
+            raise EngineFailed(
+                f"the engine cannot be kept in {folder}: {error.strerror}", reason="ENGINE_NOT_KEPT"
+            ) from error
         log.warning("the engine cannot be kept in %s, it is built at each start: %s", folder, error)
     return Built(fresh, made, why)

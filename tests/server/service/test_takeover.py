@@ -370,8 +370,8 @@ async def test_items_of_older_catalogues_want_their_options(both: Config) -> Non
         assert (await ahead(wire, "a", [1, 2])).outcome == CREATED
 
 
-async def test_an_ingest_under_way_is_finished_with_what_it_began_with(
-    both: Config, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+async def test_an_ingest_that_a_switch_overtakes_is_to_be_sent_again(
+    both: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go_on = threading.Event(), asyncio.Event()
     honest = ingest._segments
@@ -396,9 +396,9 @@ async def test_an_ingest_under_way_is_finished_with_what_it_began_with(
         assert await asyncio.to_thread(begun.wait, 30)
         await switch(wire, force=True)
         go_on.set()
-        done = await late
-        assert (done.outcome, done.encoder.name) == (CREATED, "layout")
-        assert "'late' of tenant '' was on its way while 'coarse' took over" in caplog.text
-        assert "late" not in {match.item.item_id for match in (await wire.clip(1)).matches}
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await late
+        assert Wire.told(caught.value)[:2] == ("UNAVAILABLE", "ENCODER_SWITCHED")
+        assert "late" not in {item.item_id for item in (await wire.catalog.ListItems(pb.ListItemsRequest())).items}
         await wire.ingest("late", [1, 2])
         assert "late" in {match.item.item_id for match in (await wire.clip(1)).matches}
