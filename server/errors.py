@@ -11,6 +11,9 @@ MatchcutError
 ├── Overloaded              RESOURCE_EXHAUSTED   no place free now: retry after a while
 ├── DeadlineExceeded        DEADLINE_EXCEEDED    the caller's time is over
 ├── Cancelled               CANCELLED            the caller went away
+├── NotAllowed              PERMISSION_DENIED    the server was started with an option that forbids it
+├── Unsupported             UNIMPLEMENTED        a protocol knows it, this server does not
+├── AlreadyThere            ALREADY_EXISTS       the name is taken
 ├── StoreFailed             INTERNAL             the disk failed, is full (STORE_FULL), or the catalogue's file is gone
 │                                                from it (STORE_GONE); nothing was changed
 ├── EngineFailed            INTERNAL             the encoder could not be loaded or run
@@ -27,6 +30,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AlreadyThere",
     "Cancelled",
     "DeadlineExceeded",
     "DeviceFailed",
@@ -37,12 +41,14 @@ __all__ = [
     "InvalidInput",
     "MatchcutError",
     "MediaLimitExceeded",
+    "NotAllowed",
     "NotFound",
     "Overloaded",
     "StoreFailed",
     "Unauthenticated",
     "Unavailable",
     "UnreadableMedia",
+    "Unsupported",
 ]
 
 
@@ -139,6 +145,27 @@ class Cancelled(MatchcutError):
 
     code = "CANCELLED"
     reason = "CANCELLED"
+
+
+class NotAllowed(MatchcutError):
+    """The server was started with an option that forbids it."""
+
+    code = "PERMISSION_DENIED"
+    reason = "NOT_ALLOWED"
+
+
+class Unsupported(MatchcutError):
+    """A protocol that the server speaks knows it, the server does not."""
+
+    code = "UNIMPLEMENTED"
+    reason = "UNSUPPORTED"
+
+
+class AlreadyThere(MatchcutError):
+    """The name is taken."""
+
+    code = "ALREADY_EXISTS"
+    reason = "ALREADY_EXISTS"
 
 
 class StoreFailed(MatchcutError):

@@ -16,8 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from matchcut.server.errors import InvalidInput, NotFound, Overloaded
-from matchcut.server.oip.refusals import AlreadyThere, NotAllowed, Unsupported
+from matchcut.server.errors import AlreadyThere, InvalidInput, NotAllowed, NotFound, Overloaded, Unsupported
 
 __all__ = ["Place", "Region", "Regions"]
 

@@ -12,11 +12,10 @@ import grpc
 from matchcut.inference import grpc_service_pb2 as pb
 from matchcut.inference import grpc_service_pb2_grpc
 from matchcut.server.config import Config
-from matchcut.server.errors import EngineFailed, InvalidInput, NotFound, Unavailable
+from matchcut.server.errors import EngineFailed, InvalidInput, NotAllowed, NotFound, Unavailable, Unsupported
 from matchcut.server.oip import descriptions, replies
 from matchcut.server.oip.framing import Received, received
 from matchcut.server.oip.owners import Owner
-from matchcut.server.oip.refusals import NotAllowed, Unsupported
 from matchcut.server.oip.regions import Regions
 from matchcut.server.oip.requests import inference, served
 from matchcut.server.oip.streams import Stream

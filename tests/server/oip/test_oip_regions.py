@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from matchcut.server.errors import InvalidInput, MatchcutError, NotFound, Overloaded
-from matchcut.server.oip.refusals import AlreadyThere, NotAllowed
+from matchcut.server.errors import AlreadyThere, InvalidInput, MatchcutError, NotAllowed, NotFound, Overloaded
 from matchcut.server.oip.regions import FOLDER, Place, Regions
 
 
