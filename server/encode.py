@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Hashable
+import logging
+import math
+from collections.abc import Callable, Generator, Hashable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from matchcut.kernels.device import Device
-from matchcut.server.batcher import Batcher, Watcher
+from matchcut.server.batcher import Batcher, Measured, Watcher
 from matchcut.server.blanks import is_blank
 from matchcut.server.clock import Clock
-from matchcut.server.engines import Engine
+from matchcut.server.engines import Engine, cores, memory, registry
 from matchcut.server.feed import Caller
 from matchcut.server.records import Cut, Embedding, Floats, Frame, MediaReport, Pixels
 from matchcut.server.stills import StillGate
@@ -21,6 +25,8 @@ from matchcut.server.tensors import Tensor
 
 __all__ = ["Encoding", "shared", "tune"]
 
+KIND = "batch"  # of measurement, beside the choice of engine
+log = logging.getLogger(__name__)
 PIXELS, EMBEDDING = "pixels", "embedding"  # what a batcher of an encoder takes and gives
 
 
@@ -34,9 +40,40 @@ def shared(engine: Engine, *, most: int, queue: int, workers: int = 1, watcher: 
     return Batcher(run, name=name, most=most, queue=queue, workers=workers, watcher=watcher)
 
 
-def tune(batcher: Batcher, engine: Engine) -> int:
-    """Lets a batcher of shared() measure its engine; returns how many frames are worth joining."""
-    return batcher.tune({PIXELS: np.zeros(engine.encoder.shape(1), np.float32)})
+def tune(batcher: Batcher, engine: Engine, *, threads: int = 0, cache: Path | None = None) -> int:
+    """Lets a batcher of shared() measure its engine; returns how many frames are worth joining.
+
+    Args:
+        threads: of one run; 0: all cores.
+        cache: where the measurement is remembered, if the engine is one of the CPU's; None measures each time.
+    """
+    example = {PIXELS: np.zeros(engine.encoder.shape(1), np.float32)}
+    if cache is None or engine.variant not in registry.VARIANTS:
+        return batcher.tune(example).size
+    facts = {
+        **memory.facts(engine.encoder, threads or cores()),
+        "variant": engine.variant,
+        "most": batcher.most,
+    }
+    remembered = _recalled(memory.read(cache, KIND, facts))
+    found = batcher.tune(example, remembered)
+    if found is not remembered:
+        try:
+            memory.write(cache, KIND, facts, asdict(found))
+        except OSError as error:
+            log.warning("the size of runs cannot be remembered, it is measured at each start: %s", error)
+    return found.size
+
+
+def _recalled(kept: Mapping[str, Any]) -> Measured | None:
+    """A measurement as it was written; None where it is not there or not one."""
+    try:
+        seconds = {int(rows): float(value) for rows, value in kept["seconds"].items()}
+        found = Measured(int(kept["size"]), seconds)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
+    sane = all(rows >= 1 and math.isfinite(value) and value > 0 for rows, value in seconds.items())
+    return found if sane and found.size in seconds else None
 
 
 @dataclass(slots=True)

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from matchcut.server.batcher.batcher import Batcher
 from matchcut.server.batcher.contract import Answer, Quiet, Run, Watcher
+from matchcut.server.batcher.timing import Measured
 
-__all__ = ["Answer", "Batcher", "Quiet", "Run", "Watcher"]
+__all__ = ["Answer", "Batcher", "Measured", "Quiet", "Run", "Watcher"]

@@ -16,7 +16,7 @@ import numpy as np
 from matchcut.server.batcher.contract import Answer, Quiet, Run, Watcher
 from matchcut.server.batcher.line import Joint, Line, Place, Request, overloaded
 from matchcut.server.batcher.rows import joined, rows_of, run_alone, run_together, taken
-from matchcut.server.batcher.timing import Timing, best_size
+from matchcut.server.batcher.timing import Measured, Timing, measured
 from matchcut.server.errors import Cancelled, MatchcutError, Overloaded, Unavailable
 from matchcut.server.feed import Caller
 from matchcut.server.tensors import Tensors
@@ -65,13 +65,14 @@ class Batcher:
         """Rows up to which requests are joined: what tune() found, `most` before."""
         return self._size
 
-    def tune(self, example: Tensors) -> int:
+    def tune(self, example: Tensors, found: Measured | None = None) -> Measured:
         """Measures which number of rows is worth joining, and what runs take; to be called before there are callers.
 
         Args:
             example: inputs of any number of rows, at least one; they are repeated as needed.
+            found: by an earlier call. Two runs that agree with it stand for a measurement, and it is returned.
 
-        Returns the rows up to which requests are joined from now on.
+        Returns what holds from now on.
 
         Raises:
             MatchcutError: what the run raises.
@@ -82,11 +83,10 @@ class Batcher:
             at = np.arange(count) % rows
             self._run({name: array[at] for name, array in example.items()})
 
-        timing = Timing()
-        size = best_size(run, self._most, timing)
+        found, timing = measured(run, self._most, found)
         with self._lock:
-            self._timing, self._size = timing, size
-        return size
+            self._timing, self._size = timing, found.size
+        return found
 
     def submit(self, inputs: Tensors, *, caller: Caller, client: Hashable = None) -> Answer:
         """Runs the rows, together with others' where some wait; blocks the thread until the answer is there.
@@ -137,25 +137,37 @@ class Batcher:
         finally:
             caller.forget(request.woken.set)
 
+    def at_once(self, inputs: Tensors, *, caller: Caller) -> Answer | None:
+        """As submit(), of one run at most, for one who never waits: None, and nothing is done, where it had to."""
+        return self._at_once(inputs, rows_of(inputs), caller, waits=False)
+
+    def seconds(self, rows: int) -> float:
+        """What a run of so many rows takes at present; 0 while nothing is known."""
+        return self._timing.seconds(rows)
+
     def close(self) -> None:
         """Lets nobody in any more; returns when all who are in have their answers. May be called twice."""
         with self._lock:
             self._closed = True
             self._lock.wait_for(lambda: self._free == self._workers)
 
-    def _at_once(self, inputs: Tensors, rows: int, caller: Caller) -> Answer | None:
+    def _at_once(self, inputs: Tensors, rows: int, caller: Caller, *, waits: bool = True) -> Answer | None:
         """The answer to one who finds a place free, nobody in the line, and time enough; None for all others.
 
-        What _admit and _lead would do for it, without what only others need.
+        What _admit and _lead would do for it, without what only others need. waits: whether for the lock, too.
         """
         arrived = time.perf_counter_ns()
-        with self._lock:
+        if not self._lock.acquire(blocking=waits):
+            return None
+        try:
             ends = time.monotonic() + self._timing.seconds(rows)
             idle = self._free and not self._line.rows and not self._closed
             if not idle or ends > (caller.deadline or ends) or caller.fault() is not None:
                 return None
             self._free -= 1
             self._ends[caller, arrived] = ends
+        finally:
+            self._lock.release()
         joint, began, began_ns = None, time.monotonic(), time.perf_counter_ns()
         try:
             joint = run_alone(self._run, dict(inputs), rows, self._name)
@@ -285,18 +297,11 @@ class Batcher:
 
     def _form(self, leader: Request) -> list[Request]:
         """Who runs with the leader: who fits, in the order of the line, as long as nobody's answer comes too late."""
-        members, rows, until = [leader], leader.rows, leader.deadline
         now, now_ns = time.monotonic(), time.perf_counter_ns()
-        for other in self._line if not leader.alone else ():
-            together = rows + other.rows
-            if other.place is not Place.WAITING or other.alone or other.key != leader.key or together > self._size:
-                continue
-            fault = other.fault(now + self._timing.seconds(other.rows))
-            if fault is not None:
-                self._refuse(other, fault)
-            elif now + self._timing.seconds(together) <= min(until, other.deadline):
-                members.append(other)
-                rows, until = together, min(until, other.deadline)
+        members, late = self._line.joining(leader, self._size, self._timing.seconds)
+        for other, fault in late:
+            self._refuse(other, fault)
+        rows = sum(member.rows for member in members)
         for member in members:
             self._line.remove(member)
             self._line.reach(member)

@@ -9,9 +9,10 @@ one that comes after a pause begins where the last turn ended. This is Self-Cloc
 from __future__ import annotations
 
 import threading
+import time
 from bisect import insort
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -143,6 +144,31 @@ class Line:
     def reach(self, request: Request) -> None:
         """The request's turn has come: whoever comes new begins no earlier than here."""
         self._reached = max(self._reached, request.tag)
+
+    def joining(
+        self, leader: Request, size: int, seconds: Callable[[int], float]
+    ) -> tuple[list[Request], list[tuple[Request, MatchcutError]]]:
+        """Who runs with the leader, it included, and who waits in vain, and why.
+
+        They join in the order of the line, as long as there is room and nobody's answer comes too late.
+
+        Args:
+            size: rows of the run at most.
+            seconds: that a run of so many rows takes.
+        """
+        now, rows, until = time.monotonic(), leader.rows, leader.deadline
+        members, late = [leader], list[tuple[Request, MatchcutError]]()
+        for other in self._requests if not leader.alone else ():
+            together = rows + other.rows
+            if other.place is not Place.WAITING or other.alone or other.key != leader.key or together > size:
+                continue
+            fault = other.fault(now + seconds(other.rows))
+            if fault is not None:
+                late.append((other, fault))
+            elif now + seconds(together) <= min(until, other.deadline):
+                members.append(other)
+                rows, until = together, min(until, other.deadline)
+        return members, late
 
     def ahead(self, request: Request) -> Counter[Key]:
         """The rows that come before it, by what can run together."""

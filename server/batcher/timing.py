@@ -5,15 +5,25 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-__all__ = ["Timing", "best_size"]
+__all__ = ["Measured", "Timing", "best_size", "confirmed", "measured"]
 
 REMEMBERED = 8  # runs of each size; their lower median counts, so that neither a hiccup nor a lucky run does
 GAIN = 1.05  # what twice the rows must gain in rows a second to be worth the wait
 ROUNDS = 3  # runs of each size in a measurement, at most
 BUDGET = 0.25  # seconds after which a measurement begins nothing more: a server that starts is waited for
+AGREES = 2.0  # by what factor a run may differ from what an earlier measurement says of it
 FRESH = 10.0  # seconds after which an estimate alone refuses nobody: the machine may have become faster
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a measurement found. size: rows that are worth joining. seconds: of a run, by its number of rows."""
+
+    size: int
+    seconds: Mapping[int, float]
 
 
 class Timing:
@@ -50,6 +60,10 @@ class Timing:
         """Whether something was learnt lately."""
         return time.monotonic() - self._learnt_at < FRESH
 
+    def known(self) -> dict[int, float]:
+        """What is known now: seconds of a run by its number of rows."""
+        return dict(self._medians)
+
     def seconds(self, rows: int) -> float:
         """What a run of so many rows takes; 0 while nothing is known.
 
@@ -71,6 +85,18 @@ class Timing:
         """What so many rows take, one run after another of at most `size` each."""
         full, rest = divmod(rows, size)
         return full * self.seconds(size) + (self.seconds(rest) if rest else 0.0)
+
+
+def measured(run: Callable[[int], None], most: int, found: Measured | None = None) -> tuple[Measured, Timing]:
+    """What an earlier measurement found, if that still holds, else what one finds now; and all that is known by that.
+
+    Args:
+        run, most: see best_size().
+    """
+    timing = Timing()
+    if found is None or not confirmed(run, found, most, timing):
+        found = Measured(best_size(run, most, timing), timing.known())
+    return found, timing
 
 
 def best_size(run: Callable[[int], None], most: int, timing: Timing) -> int:
@@ -100,3 +126,24 @@ def best_size(run: Callable[[int], None], most: int, timing: Timing) -> int:
         size = min(size * 2, most)
     enough = max(rates.values()) / GAIN
     return min(size for size, rate in rates.items() if rate >= enough)
+
+
+def confirmed(run: Callable[[int], None], found: Measured, most: int, timing: Timing) -> bool:
+    """Whether an earlier measurement still holds, by one run: then it is learnt; else nothing is.
+
+    Args:
+        run, most: as for best_size().
+        found: of the same model, on the same kind of machine.
+    """
+    expected = found.seconds.get(1)
+    if not expected or not 1 <= found.size <= most:
+        return False
+    run(1)  # not timed, as in best_size()
+    start = time.perf_counter()
+    run(1)
+    if not expected / AGREES <= time.perf_counter() - start <= expected * AGREES:
+        return False
+    timing.warm = True
+    for rows, seconds in found.seconds.items():
+        timing.learn(rows, seconds)
+    return True

@@ -10,6 +10,7 @@ import numpy as np
 from matchcut.server.engines.base import cores, guard
 from matchcut.server.errors import EngineFailed, InvalidInput
 from matchcut.server.models.graph import Graph
+from matchcut.server.models.steadiness import is_steady
 from matchcut.server.tensors import DTYPES, Tensor, Tensors, TensorSpec
 
 __all__ = ["GraphEngine"]
@@ -41,6 +42,7 @@ class GraphEngine:
 
     inputs, outputs: what the graph says of them, in its order.
     platform, variant: what runs it, in the words of the open inference protocol and of the stage times.
+    steady: whether a run takes as long as another with inputs of the same sizes, whatever numbers are in them.
 
     Args:
         threads: threads of one run; 0 takes all cores.
@@ -67,8 +69,10 @@ class GraphEngine:
         self._session: Any = session
         self._make: Any = onnxruntime.OrtValue
         self.name = graph.path.name
+        self.steady = is_steady(graph.content)
         self.inputs = tuple(self._spec(each, graph, "input") for each in taken)
         self.outputs = tuple(self._spec(each, graph, "output") for each in given)
+        self._names = [spec.name for spec in self.outputs]
         self._kinds = {spec.name: spec.dtype for spec in self.inputs}
         # NumPy has no bfloat16, so such tensors need ONNX Runtime's own values, which cost a little more.
         self._own_values = any(spec.dtype == "BF16" for spec in (*self.inputs, *self.outputs))
@@ -105,9 +109,13 @@ class GraphEngine:
             name: texts(name, value) if self._kinds.get(name) == "BYTES" else np.asarray(value, order="C")
             for name, value in inputs.items()
         }
-        names = [spec.name for spec in self.outputs]
-        with guard(f"{self.name} failed"):
+        names = self._names
+        try:  # as guard(), which a run of microseconds would notice
             found = self._run_own(session, names, ready) if self._own_values else session.run(names, ready)
+        except (EngineFailed, ImportError):
+            raise
+        except Exception as error:
+            raise EngineFailed(f"{self.name} failed: {error}") from error
         return {
             spec.name: octets(value) if spec.dtype == "BYTES" else value
             for spec, value in zip(self.outputs, found, strict=True)

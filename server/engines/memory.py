@@ -1,4 +1,4 @@
-"""Remembers which engine was the fastest, for as long as nothing that matters changes."""
+"""Remembers what was measured of engines, such as which was the fastest, while nothing that matters changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from matchcut.server.engines import registry, trial
 from matchcut.server.models import Encoder
 
-__all__ = ["Facts", "facts", "keep", "recall"]
+__all__ = ["Facts", "cpu", "facts", "keep", "read", "recall", "write"]
 
 Facts = dict[str, Any]
 CPUINFO = Path("/proc/cpuinfo")
@@ -47,19 +47,9 @@ def cpu() -> Facts:
     }
 
 
-def place(cache: Path, known: Facts) -> Path:
-    """Where the choice under these facts lies."""
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-    return cache / f"engine-{digest[:16]}.json"
-
-
 def recall(cache: Path, known: Facts) -> str:
     """The variant that was chosen under the same facts; "" where there is none or the file is not to be trusted."""
-    try:
-        kept = json.loads(place(cache, known).read_text())
-        variant = kept["variant"] if kept["facts"] == known else ""
-    except (OSError, ValueError, TypeError, KeyError):
-        return ""
+    variant = read(cache, "engine", known).get("variant")
     return variant if isinstance(variant, str) and variant in registry.VARIANTS else ""
 
 
@@ -69,8 +59,37 @@ def keep(cache: Path, known: Facts, variant: str, trials: list[trial.Trial]) -> 
     Raises:
         OSError: the cache cannot be written.
     """
+    write(cache, "engine", known, {"variant": variant, "trials": [asdict(each) for each in trials]})
+
+
+def read(cache: Path, kind: str, known: Facts) -> Facts:
+    """What was written under the same facts; {} where there is nothing, or the file is damaged or of other facts."""
+    try:
+        kept = json.loads(place(cache, kind, known).read_text())
+        return kept if kept["facts"] == known else {}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return {}
+
+
+def write(cache: Path, kind: str, known: Facts, found: Facts) -> None:
+    """Writes what was found under these facts, whole or not at all.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
     cache.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"facts": known, "variant": variant, "trials": [asdict(each) for each in trials]}, indent=2)
-    with tempfile.NamedTemporaryFile("w", dir=cache, prefix=".engine-", delete=False) as file:
-        file.write(text)
-    os.replace(file.name, place(cache, known))
+    with tempfile.NamedTemporaryFile("w", dir=cache, prefix=f".{kind}-", delete=False) as file:
+        written = Path(file.name)
+        try:
+            file.write(json.dumps({"facts": known, **found}, indent=2))
+            file.flush()
+            os.replace(written, place(cache, kind, known))
+        except BaseException:  # each start would leave one more
+            written.unlink(missing_ok=True)
+            raise
+
+
+def place(cache: Path, kind: str, known: Facts) -> Path:
+    """Where what was found under these facts lies."""
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    return cache / f"{kind}-{digest[:16]}.json"

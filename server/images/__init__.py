@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import av
@@ -13,10 +14,10 @@ from PIL import Image
 from matchcut.server.convert import LARGEST_SIDE, Converter, FramePicture, Geometry, check_pixels
 from matchcut.server.errors import InvalidInput, MediaLimitExceeded, UnreadableMedia
 from matchcut.server.images.metadata import bare
-from matchcut.server.images.schedule import Schedule
+from matchcut.server.images.schedule import Schedule, check_limits
 from matchcut.server.records import InputSize, MediaLimits, MediaReport, Picture, Pixels, Sampling
 
-__all__ = ["from_frames", "from_pictures"]
+__all__ = ["from_frames", "from_pictures", "still"]
 
 UPRIGHT = Geometry()
 TURNS = {  # by EXIF orientation
@@ -66,8 +67,17 @@ def from_pictures(
         if slot is None:
             return
         if slot.due or schedule.every:
-            frame = opened(data, size, limits, report)
-            yield FramePicture(slot.time_us, slot.due, frame, UPRIGHT, converter)
+            yield StillPicture(slot.time_us, slot.due, opened(data, size, limits, report), converter)
+
+
+def still(data: bytes, converter: Converter, limits: MediaLimits) -> Pixels:
+    """(height, width, 3) uint8 of one JPEG or PNG file, as from_pictures() gives them of the same bytes.
+
+    Raises:
+        UnreadableMedia, MediaLimitExceeded: as from_pictures().
+    """
+    check_limits(limits, length=len(data), since_us=0, used=1)
+    return StillPicture(0, True, opened(data, converter.size, limits, MediaReport()), converter).rgb()
 
 
 def from_frames(
@@ -110,8 +120,32 @@ def from_frames(
             yield FramePicture(slot.time_us, slot.due, frame, UPRIGHT, converter)
 
 
-def opened(data: bytes, size: InputSize, limits: MediaLimits, report: MediaReport) -> av.VideoFrame:
-    """One JPEG or PNG file as an upright frame, of reduced size where JPEG allows that for nothing."""
+@dataclass(frozen=True, slots=True)
+class StillPicture:
+    """A Picture of upright pixels, (height, width, 3) uint8 of any size."""
+
+    time_us: int
+    due: bool
+    pixels: Pixels
+    converter: Converter
+
+    def rgb(self) -> Pixels:
+        """See Picture; pixels that have the encoder's size are those that would come out of a conversion."""
+        size = self.converter.size
+        if self.pixels.shape[:2] == (size.height, size.width):
+            return self.pixels
+        return self.converter.rgb(self._frame(), UPRIGHT)
+
+    def look(self) -> Pixels:
+        """See Picture."""
+        return self.converter.look(self._frame())
+
+    def _frame(self) -> av.VideoFrame:
+        return av.VideoFrame.from_ndarray(self.pixels, format="rgb24")
+
+
+def opened(data: bytes, size: InputSize, limits: MediaLimits, report: MediaReport) -> Pixels:
+    """One JPEG or PNG file as upright pixels, of reduced size where JPEG allows that for nothing."""
     if not data:
         raise UnreadableMedia("a picture is empty; send a whole JPEG or PNG file", reason="EMPTY_MEDIA")
     file = bare(data)
@@ -125,8 +159,7 @@ def opened(data: bytes, size: InputSize, limits: MediaLimits, report: MediaRepor
                 longer = 2 * max(size.width, size.height)
                 image.draft("RGB", (longer, longer))
             turn = TURNS.get(file.orientation)
-            upright = image if turn is None else image.transpose(turn)
-            return av.VideoFrame.from_ndarray(flat(upright), format="rgb24")
+            return flat(image if turn is None else image.transpose(turn))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise MediaLimitExceeded(
             f"a picture has more than the {limits.pixels} pixels that are taken; scale it down",
@@ -141,7 +174,7 @@ def flat(image: Image.Image) -> Pixels:
     if image.mode.startswith("I"):  # PNG of 16 bits of grey, which Pillow would clip, not scale
         grey = (np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8)
         return np.ascontiguousarray(np.repeat(grey[:, :, None], 3, axis=2))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def wrapped(data: bytes, width: int, height: int, pixel_format: str) -> av.VideoFrame:

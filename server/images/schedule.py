@@ -8,7 +8,7 @@ from matchcut.server.errors import InvalidInput, MediaLimitExceeded
 from matchcut.server.records import MediaLimits, MediaReport, Sampling, ShotMode
 from matchcut.server.sampling import Instants
 
-__all__ = ["Schedule", "Slot"]
+__all__ = ["Schedule", "Slot", "check_limits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +67,22 @@ class Schedule:
         self._report.frames_seen += 1
         end_us = since_us + gap_us  # the last is taken to stay as long as the one before
         self._report.duration_us = min(end_us, self._most_us or end_us)
-        self._check(since_us)
+        check_limits(self._limits, length=self._report.bytes, since_us=since_us, used=self._due)
         return Slot(since_us, due)
 
     def _end(self, what: str, at_us: int) -> None:
         self._report.duration_us = at_us
         self._report.limit(what)
 
-    def _check(self, since_us: int) -> None:
-        exceeded = (
-            ("MEDIA_TOO_MANY_BYTES", self._report.bytes > self._limits.bytes, f"{self._limits.bytes} bytes"),
-            ("MEDIA_TOO_LONG", since_us > self._limits.duration_us, f"{self._limits.duration_us / 1e6:g} s"),
-            ("MEDIA_TOO_MANY_FRAMES", self._due > self._limits.frames, f"{self._limits.frames} used frames"),
-        )
-        for reason, over, most in exceeded:
-            if over:
-                raise MediaLimitExceeded(f"the media has more than {most}; send less", reason=reason)
+
+def check_limits(limits: MediaLimits, *, length: int, since_us: int, used: int) -> None:
+    """Raises MediaLimitExceeded where media of so many bytes, so much time and so many used frames is too much."""
+    if length <= limits.bytes and since_us <= limits.duration_us and used <= limits.frames:
+        return
+    exceeded = (
+        ("MEDIA_TOO_MANY_BYTES", length > limits.bytes, f"{limits.bytes} bytes"),
+        ("MEDIA_TOO_LONG", since_us > limits.duration_us, f"{limits.duration_us / 1e6:g} s"),
+        ("MEDIA_TOO_MANY_FRAMES", used > limits.frames, f"{limits.frames} used frames"),
+    )
+    reason, most = next((reason, most) for reason, over, most in exceeded if over)
+    raise MediaLimitExceeded(f"the media has more than {most}; send less", reason=reason)

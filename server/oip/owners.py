@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from weakref import WeakSet
 
@@ -21,7 +21,7 @@ class Owner:
             that of their connection, so that a sequence can go from call to call, and two callers' never meet.
     """
 
-    def __init__(self, key: object = None) -> None:
+    def __init__(self, key: Hashable = None) -> None:
         self._key = self if key is None else key
         self._lock = threading.Lock()
         # Weakly, since a model that was replaced is closed when nobody holds it, and then it has no state left.

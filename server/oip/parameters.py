@@ -68,6 +68,8 @@ class RequestParameters:
         Raises:
             InvalidInput: a value has the wrong type, or is negative where that means nothing.
         """
+        if not parameters:
+            return NONE_GIVEN
         sequence_id = given(parameters, "sequence_id", "int64_param", "string_param")
         timeout = given(parameters, "timeout", "int64_param") or 0
         priority = given(parameters, "priority", "uint64_param", "int64_param") or 0
@@ -90,12 +92,17 @@ class RequestParameters:
         )
 
 
+NONE_GIVEN = RequestParameters(sequence_id=None, start=False, end=False, timeout_us=0, final=False)
+
+
 def classes(parameters: Parameters, output: str) -> int:
     """How many classes of an output are wanted; 0: the output itself is.
 
     Raises:
         InvalidInput: of another type, or below 1.
     """
+    if not parameters:
+        return 0
     count = given(parameters, "classification", "int64_param", of=output)
     if count is None:
         return 0
@@ -113,6 +120,8 @@ def place(parameters: Parameters, tensor: str) -> Place | None:
     Raises:
         InvalidInput: a value has the wrong type, or the size is missing, or there is no region to which it belongs.
     """
+    if not parameters:
+        return None
     region = given(parameters, "shared_memory_region", "string_param", of=tensor)
     offset = given(parameters, "shared_memory_offset", "int64_param", of=tensor)
     size = given(parameters, "shared_memory_byte_size", "int64_param", of=tensor)

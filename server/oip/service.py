@@ -17,16 +17,17 @@ from matchcut.server.oip import descriptions, replies
 from matchcut.server.oip.framing import Received, received
 from matchcut.server.oip.owners import Owner
 from matchcut.server.oip.regions import Regions
-from matchcut.server.oip.requests import inference, served
+from matchcut.server.oip.requests import inference, is_plain, served
 from matchcut.server.oip.streams import Stream
 from matchcut.server.pipeline import Job
 from matchcut.server.service.calls import Calls, Context
 from matchcut.server.service.status import unary
-from matchcut.server.serving import Model, ModelState, Repository
+from matchcut.server.serving import Answer, Model, ModelState, Repository
 
 __all__ = ["DESCRIPTOR", "InferenceService", "handlers"]
 
 DESCRIPTOR = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+Infer = Callable[..., Answer | None]  # of a Model: infer, or at_once
 STRICT = ("triton_grpc_error", "true")
 
 
@@ -45,7 +46,7 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         self._regions = regions
         self._ready = ready
         self._control = config.model_control == "explicit"
-        self._at_once = config.stream_requests
+        self._stream_requests = config.stream_requests
         self._most = config.max_message
 
     @unary
@@ -117,7 +118,9 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
     @unary
     async def ModelInfer(self, request: Received, context: Context) -> pb.ModelInferResponse:  # noqa: N802
         """One request."""
-        return await self._infer(request, context, Owner(("connection", context.peer())))
+        owner = Owner(("connection", context.peer()))
+        answered = self._at_once(request, context, owner)
+        return await self._infer(request, context, owner) if answered is None else answered
 
     @unary
     async def ModelStreamInfer(  # noqa: N802
@@ -126,10 +129,12 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         """Many requests. It writes instead of yielding, so that a lost caller is noticed here while it does."""
         stream = Stream(
             lambda request, owner: self._infer(request, context, owner),
-            most=self._at_once,
+            lambda request, owner: self._at_once(request, context, owner),
+            context.write,
+            most=self._stream_requests,
             strict=STRICT in tuple(context.invocation_metadata() or ()),
         )
-        await stream.run(requests, context.write)
+        await stream.run(requests)
 
     @unary
     async def RepositoryIndex(  # noqa: N802
@@ -231,21 +236,43 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         raise Unsupported("the log is not set by callers; start the server with --log-level")
 
     async def _infer(self, request: Received, context: Context, owner: Owner) -> pb.ModelInferResponse:
-        def work(job: Job) -> pb.ModelInferResponse:
-            asked = inference(request, self._repository, self._regions, self._most)
-            if asked.parameters.timeout_us:
-                until = began + asked.parameters.timeout_us / 1e6
-                job.caller.deadline = min(until, job.caller.deadline or until)
-            names = tuple(wanted.spec.name for wanted in asked.outputs)
-            with owner.step(asked.model, asked.parameters) as step, job.clock("encode"):
-                answer = asked.model.infer(asked.inputs, caller=job.caller, wanted=names, step=step)
-            job.clock.move(answer.queue_ns, "encode", "queue")
-            job.clock.move(answer.input_ns, "encode", "preprocess")
-            job.clock.note("encode", variant=asked.model.variant, batched=answer.batch)
-            return replies.inferred(request.message, asked, answer, self._regions)
-
         began = time.monotonic()
-        return await self._calls.run(context, work)
+
+        def work(job: Job) -> pb.ModelInferResponse:
+            model = served(self._repository, request.message.model_name, request.message.model_version)
+            response = self._answered(request, model, owner, job, began, model.infer)
+            assert response is not None, "it waits for the answer"
+            return response
+
+        return await self._calls.run(context, work, job=self._calls.job(context, told=False))
+
+    def _at_once(self, request: Received, context: Context, owner: Owner) -> pb.ModelInferResponse | None:
+        """The same on the event loop, where that takes less time than to ask a thread; None where it would not."""
+        model = self._repository.at_hand(request.message.model_name, request.message.model_version)
+        if model is None or not model.brief or not is_plain(request, model):
+            return None
+        began, brief = time.monotonic(), model
+        return self._calls.at_once(
+            context, lambda job: self._answered(request, brief, owner, job, began, brief.at_once)
+        )
+
+    def _answered(
+        self, request: Received, model: Model, owner: Owner, job: Job, began: float, infer: Infer
+    ) -> pb.ModelInferResponse | None:
+        """The response to a request that came at a time.monotonic(); None where `infer` gives none."""
+        asked = inference(request, model, self._regions, self._most)
+        if asked.parameters.timeout_us:
+            until = began + asked.parameters.timeout_us / 1e6
+            job.caller.deadline = min(until, job.caller.deadline or until)
+        names = tuple(wanted.spec.name for wanted in asked.outputs) if request.message.outputs else ()
+        with owner.step(model, asked.parameters) as step, job.clock("encode"):
+            answer = infer(asked.inputs, caller=job.caller, wanted=names, step=step)
+        if answer is None:
+            return None
+        job.clock.move(answer.queue_ns, "encode", "queue")
+        job.clock.move(answer.input_ns, "encode", "preprocess")
+        job.clock.note("encode", variant=model.variant, batched=answer.batch)
+        return replies.inferred(request.message, asked, answer, self._regions)
 
     def _ready_models(self, name: str, version: str) -> list[Model]:
         """One model, or its versions, or all, as far as they are ready."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 
 from matchcut.server.errors import InvalidInput, NotFound
 from matchcut.server.serving import IndexEntry, Model, ModelState, Repository
@@ -14,17 +14,17 @@ class Together:
     """A Repository of fixed models and of others'; whose name comes first has it.
 
     Args:
-        fixed: loaded, one version of each; they can be neither loaded nor unloaded.
+        fixed: gives them as they are at the time: loaded, one version of each; they can be neither loaded nor unloaded.
         others: in order.
     """
 
-    def __init__(self, fixed: Sequence[Model], *others: Repository) -> None:
-        self._fixed = {model.name: model for model in fixed}
+    def __init__(self, fixed: Callable[[], Iterable[Model]], *others: Repository) -> None:
+        self._fixed = fixed
         self._others = others
 
     def model(self, name: str, version: str = "") -> Model:
         """See Repository."""
-        fixed = self._fixed.get(name)
+        fixed = self._find(name)
         if fixed is None:
             return self._beside(name).model(name, version)
         if version not in ("", fixed.version):
@@ -33,10 +33,17 @@ class Together:
             )
         return fixed
 
+    def at_hand(self, name: str, version: str = "") -> Model | None:
+        """See Repository."""
+        fixed = self._find(name)
+        if fixed is not None:
+            return fixed if version in ("", fixed.version) else None
+        return self._beside(name).at_hand(name, version) if self._others else None
+
     def index(self) -> list[IndexEntry]:
         """See Repository."""
-        own = [IndexEntry(model.name, model.version, ModelState.READY) for model in self._fixed.values()]
-        found, taken = sorted(own, key=lambda entry: entry.name), set(self._fixed)
+        own = [IndexEntry(model.name, model.version, ModelState.READY) for model in self._fixed()]
+        found, taken = sorted(own, key=lambda entry: entry.name), {entry.name for entry in own}
         for other in self._others:
             entries = [entry for entry in other.index() if entry.name not in taken]
             taken |= {entry.name for entry in entries}
@@ -45,7 +52,7 @@ class Together:
 
     def versions(self, name: str) -> list[str]:
         """See Repository."""
-        fixed = self._fixed.get(name)
+        fixed = self._find(name)
         return self._beside(name).versions(name) if fixed is None else [fixed.version]
 
     def load(self, name: str) -> None:
@@ -58,8 +65,11 @@ class Together:
         self._refuse_fixed(name)
         self._beside(name).unload(name)
 
+    def _find(self, name: str) -> Model | None:
+        return next((model for model in self._fixed() if model.name == name), None)
+
     def _refuse_fixed(self, name: str) -> None:
-        if name in self._fixed:
+        if self._find(name) is not None:
             raise InvalidInput(
                 f"{name!r} is the server's own encoder and stays loaded; name a model of the repository",
                 field="model_name",

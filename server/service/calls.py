@@ -1,6 +1,7 @@
 """Runs the work of calls in worker threads: admission, deadline, cancellation, and what arrives meanwhile.
 
-Decoding and inference never run on the event loop. A call is admitted at once or refused at once; nothing queues.
+Decoding and inference do not run on the event loop, but for runs that are known to be shorter than the way to a thread.
+A call is admitted at once or refused at once; nothing queues.
 """
 
 from __future__ import annotations
@@ -50,6 +51,28 @@ class Calls:
         finally:
             held.leave()
 
+    def at_once(self, context: Context, work: Callable[[Job], T | None]) -> T | None:
+        """The result of work(job), run on the event loop: only for what takes less time than to ask a thread for it.
+
+        It takes no place, since there is never more than one. None where work gives none: then it has done nothing, and
+        is to be done by run().
+
+        Raises:
+            MatchcutError: what work raises.
+        """
+        job = self.job(context, told=False)
+        watched = watching.work(self._quick.name)
+        try:
+            result = work(job)
+        except Exception:
+            watched.over(job)
+            raise
+        finally:
+            job.caller.leave()
+        if result is not None:
+            watched.over(job)
+        return result
+
     async def each(
         self,
         context: Context,
@@ -98,11 +121,11 @@ class Calls:
             )
         return message
 
-    def job(self, context: Context) -> Job:
-        """A fresh job with the call's deadline."""
+    def job(self, context: Context, *, told: bool = True) -> Job:
+        """A fresh job with the call's deadline; told: whether the reply tells the stage times."""
         remaining = context.time_remaining()
         caller = Caller(None if remaining is None else time.monotonic() + remaining)
-        return Job(caller, watching.clock(), client=context.peer())
+        return Job(caller, watching.clock(told=told), client=context.peer())
 
     def feed(self, job: Job, *, latest: int = 0) -> Feed[Any]:
         """A feed for what the job's caller sends; latest: see Feed."""

@@ -76,6 +76,8 @@ def check_wanted(model: str, specs: Specs, wanted: Collection[str]) -> None:
     Raises:
         InvalidInput: one is not.
     """
+    if not wanted:
+        return
     known = [spec.name for spec in specs]
     for name in wanted:
         if name not in known:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
@@ -32,7 +32,7 @@ class SequenceStep:
     """
 
     sequence_id: int | str
-    owner: object
+    owner: Hashable
     start: bool = False
     end: bool = False
 
@@ -71,6 +71,7 @@ class Model(Protocol):
     max_batch: most rows of one request, which is also what one run takes at most; 0: the first size counts no rows.
     platform: in the words of the open inference protocol, such as "onnxruntime_onnx". variant: what runs it.
     labels: by output, class names; those that have none are absent.
+    brief: whether it is worth trying at_once() at present.
     """
 
     @property
@@ -91,6 +92,8 @@ class Model(Protocol):
     def variant(self) -> str: ...
     @property
     def labels(self) -> Mapping[str, Sequence[str]]: ...
+    @property
+    def brief(self) -> bool: ...
 
     def infer(
         self, inputs: Tensors, *, caller: Caller, wanted: Collection[str] = (), step: SequenceStep | None = None
@@ -111,7 +114,23 @@ class Model(Protocol):
         """
         ...
 
-    def leave(self, owner: object) -> None:
+    def at_once(
+        self, inputs: Tensors, *, caller: Caller, wanted: Collection[str] = (), step: SequenceStep | None = None
+    ) -> Answer | None:
+        """As infer(), for an event loop: never waits, and makes no run that takes longer than to ask a thread for it.
+
+        None, and nothing was done, where that cannot be: infer() is to be asked then, in a thread.
+
+        Args:
+            inputs, wanted, step: what infer() would find right; they are not checked again.
+
+        Raises:
+            InvalidInput: the sequence has not begun, or has ended.
+            Cancelled, DeadlineExceeded, EngineFailed: as infer().
+        """
+        ...
+
+    def leave(self, owner: Hashable) -> None:
         """Frees the state of all sequences of this owner at once. Unknown owners have none."""
         ...
 
@@ -135,6 +154,13 @@ class IndexEntry:
 
 class Repository(Protocol):
     """The models that are there, and those that are loaded. Safe to be used by several threads at once."""
+
+    def at_hand(self, name: str, version: str = "") -> Model | None:
+        """What model() would give, if it can be had without waiting for anything; None otherwise, whatever the reason.
+
+        For an event loop.
+        """
+        ...
 
     def model(self, name: str, version: str = "") -> Model:
         """A version that is READY; the default one where none is named.

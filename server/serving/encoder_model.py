@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from matchcut.kernels.device import Device
+from matchcut.server import images
 from matchcut.server.batcher import Answer, Batcher
 from matchcut.server.clock import Clock
+from matchcut.server.convert import Converter
 from matchcut.server.encode import EMBEDDING, PIXELS
 from matchcut.server.engines import Engine
 from matchcut.server.errors import EngineFailed, InvalidInput, MatchcutError, UnreadableMedia
@@ -22,9 +25,8 @@ from matchcut.server.frames import frames_and_cuts
 from matchcut.server.models import graph_signature
 from matchcut.server.records import (
     Container,
-    EncodedPictures,
+    Floats,
     Frame,
-    InputSize,
     Media,
     MediaLimits,
     MediaReport,
@@ -64,7 +66,7 @@ class EncoderModel:
         self.inputs = (TensorSpec(signature.inputs[0].name, "FP32", (-1, *encoder.shape(1)[1:])),)
         self.outputs = (TensorSpec(signature.outputs[0].name, "FP32", (-1, encoder.identity.dimensions)),)
         self.max_batch = batcher.most
-        self.stateful = False
+        self.stateful = self.brief = False
         self.variant = engine.variant
         self.platform = f"{engine.variant.partition('-')[0]}_onnx"
         self.labels: Mapping[str, Sequence[str]] = {}
@@ -86,13 +88,24 @@ class EncoderModel:
                     f"input {self.inputs[0].name!r} has numbers that are not finite; send pixels",
                     field=self.inputs[0].name,
                 )
-            answer = self._batcher.submit({PIXELS: pixels}, caller=caller)
-            answer = replace(answer, outputs={self.outputs[0].name: answer.outputs[EMBEDDING]})
-            self._ran(answer, rows)
-            self._tally.answered(answer, rows, time.perf_counter_ns() - began)
+            return self._embedded(pixels, caller, began)
+
+    def embed(self, pixels: Floats, caller: Caller) -> Answer:
+        """The answer to pixels that were preprocessed here; raises what the run does."""
+        with timed(self._tally) as began:
+            return self._embedded(pixels, caller, began)
+
+    def _embedded(self, pixels: Floats, caller: Caller, began: int) -> Answer:
+        answer = self._batcher.submit({PIXELS: pixels}, caller=caller)
+        answer = replace(answer, outputs={self.outputs[0].name: answer.outputs[EMBEDDING]})
+        self._ran(answer, len(pixels))
+        self._tally.answered(answer, len(pixels), time.perf_counter_ns() - began)
         return answer
 
-    def leave(self, owner: object) -> None:
+    def at_once(self, *_: Any, **__: Any) -> None:
+        """See Model; an encoder is never brief."""
+
+    def leave(self, owner: Hashable) -> None:
         """See Model; there is no state."""
 
     def statistics(self) -> Statistics:
@@ -132,7 +145,7 @@ class MediaModel:
         self.inputs = (TensorSpec(MEDIA_INPUT, "BYTES", (-1, 1)),)
         self.outputs = encoder.outputs
         self.max_batch = encoder.max_batch
-        self.stateful = False
+        self.stateful = self.brief = False
         self.variant = encoder.variant
         self.platform = "ensemble"
         self.labels: Mapping[str, Sequence[str]] = {}
@@ -146,20 +159,24 @@ class MediaModel:
             rows = check_inputs(self.name, self.inputs, inputs, max_batch=self.max_batch)
             check_wanted(self.name, self.outputs, wanted)
             check_step(self.name, step, stateful=False, rows=rows)
-            encoder, pictures = self._described, list[Pixels]()
+            encoder, converter = self._described, Converter(self._described.input)
+            pictures = np.empty((rows, encoder.input.height, encoder.input.width, 3), np.uint8)
             for row, data in enumerate(inputs[MEDIA_INPUT][:, 0]):
                 caller.check()
                 with told_of_row(row):
-                    pictures.append(picture(data, encoder.input, self._limits))
-            pixels = self._device.preprocess(np.stack(pictures), encoder.mean, encoder.std, encoder.layout)
+                    pictures[row] = picture(data, converter, self._limits)
+            pixels = self._device.preprocess(pictures, encoder.mean, encoder.std, encoder.layout)
             prepared = time.perf_counter_ns() - began
-            answer = self._encoder.infer({self._encoder.inputs[0].name: pixels}, caller=caller)
+            answer = self._encoder.embed(pixels, caller)
             answer = replace(answer, input_ns=answer.input_ns + prepared)
             self._tally.ran(rows, answer.infer_ns)
             self._tally.answered(answer, rows, time.perf_counter_ns() - began)
         return answer
 
-    def leave(self, owner: object) -> None:
+    def at_once(self, *_: Any, **__: Any) -> None:
+        """See Model; an encoder is never brief."""
+
+    def leave(self, owner: Hashable) -> None:
         """See Model; there is no state."""
 
     def statistics(self) -> Statistics:
@@ -167,16 +184,16 @@ class MediaModel:
         return self._tally.copy()
 
 
-def picture(data: bytes, size: InputSize, limits: MediaLimits) -> Pixels:
+def picture(data: bytes, converter: Converter, limits: MediaLimits) -> Pixels:
     """(height, width, 3) uint8, as the pipeline would make it of the same bytes.
 
     Raises:
         UnreadableMedia, MediaLimitExceeded: there is no picture in the bytes, or too large a one.
     """
-    annex_b = data.startswith(START_CODES)
-    form = Container(ByteFeed([data]), "h264") if annex_b else EncodedPictures(iter([(0, data)]))
-    media = Media(form, Sampling(shots=ShotMode.OFF), limits)
-    with closing(frames_and_cuts(media, size, MediaReport(), Clock())) as events:
+    if not data.startswith(START_CODES):
+        return images.still(data, converter, limits)
+    media = Media(Container(ByteFeed([data]), "h264"), Sampling(shots=ShotMode.OFF), limits)
+    with closing(frames_and_cuts(media, converter.size, MediaReport(), Clock())) as events:
         for event in events:
             if isinstance(event, Frame):
                 return event.rgb

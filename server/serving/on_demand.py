@@ -54,6 +54,10 @@ class OnDemand:
                     raise
             return self._made
 
+    def at_hand(self, name: str, version: str = "") -> Model | None:
+        """See Repository."""
+        return self._made if name == self._name and version in ("", self._version) else None
+
     def index(self) -> list[IndexEntry]:
         """See Repository; it counts as READY until it has turned out that it cannot be made."""
         state = ModelState.UNAVAILABLE if self._fault else ModelState.READY

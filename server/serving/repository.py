@@ -75,6 +75,11 @@ class FolderRepository:
         """See Repository."""
         return self._known(name).model(version)
 
+    def at_hand(self, name: str, version: str = "") -> Served | None:
+        """See Repository."""
+        shelf = self._shelves.get(name)
+        return None if shelf is None else shelf.at_hand(version)
+
     def index(self) -> list[IndexEntry]:
         """See Repository. Looks at the folder anew."""
         try:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,11 @@ from matchcut.server.tensors import DTYPES, Tensor, Tensors, TensorSpec
 
 __all__ = ["Runner"]
 
+BRIEF = 200e-6  # seconds of a run that takes less than to have a thread make it
+LONG = 5e-3  # seconds of its thread's CPU time that a brief run must not take
+STALLED = 50e-3  # seconds that it must not take by the clock, which goes on while other programs have the core
+PAUSE = 1.0  # seconds for which a model that did is not brief
+LIGHT = 64 << 10  # bytes of all inputs and outputs of a row at most, for the same
 log = logging.getLogger(__name__)
 
 
@@ -52,6 +58,8 @@ class Runner:
         self._engine = engine
         self._label = label
         self._batches = max_batch > 0
+        self._light = engine.steady and is_light((*engine.inputs, *engine.outputs), batches=self._batches)
+        self._brief_from = 0.0  # time.monotonic()
         self._batcher = Batcher(
             self._run, name=label, most=max(max_batch, 1), queue=queue, workers=workers, watcher=watcher
         )
@@ -82,6 +90,31 @@ class Runner:
         answer = self._batcher.submit(expanded(inputs), caller=caller, client=client)
         return replace(answer, outputs=reduced(answer.outputs))
 
+    @property
+    def brief(self) -> bool:
+        """Whether a run of one row is sure to be over in no time, so that an event loop may make it.
+
+        How long it takes must be known, and be the same whatever is in the inputs; and the last one was not long.
+        """
+        return self._light and 0 < self._batcher.seconds(1) < BRIEF and time.monotonic() >= self._brief_from
+
+    def at_once(self, inputs: Tensors, *, caller: Caller) -> Answer | None:
+        """As submit(), of one row, for one who never waits: None, and nothing was done, where it would have to.
+
+        One that took long, for whatever reason, is the last for a while: so all of them together hold an event loop up
+        for one such run in each second at most.
+        """
+        began, spent = time.monotonic(), time.thread_time()
+        try:
+            if self._batches:
+                return self._batcher.at_once(inputs, caller=caller)
+            answer = self._batcher.at_once(expanded(inputs), caller=caller)
+            return None if answer is None else replace(answer, outputs=reduced(answer.outputs))
+        finally:
+            now = time.monotonic()
+            if time.thread_time() - spent > LONG or now - began > STALLED:
+                self._brief_from = now + PAUSE
+
     def close(self) -> None:
         """Frees the engine once the runs under way have ended. May be called twice."""
         self._batcher.close()
@@ -109,6 +142,14 @@ def blank(spec: TensorSpec, rows: int | None) -> Tensor:
 def guessed(spec: TensorSpec, batches: bool) -> bool:
     """Whether zeros might be refused by a model that is all right."""
     return spec.dtype == "BYTES" or -1 in spec.shape[1 if batches else 0 :]
+
+
+def is_light(specs: Collection[TensorSpec], *, batches: bool) -> bool:
+    """Whether one row of all these has a fixed size, and a small one."""
+    rows = [spec.shape[1 if batches else 0 :] for spec in specs]
+    if any(spec.dtype == "BYTES" for spec in specs) or any(-1 in row for row in rows):
+        return False
+    return sum(math.prod(row) * DTYPES[spec.dtype].itemsize for spec, row in zip(specs, rows, strict=True)) <= LIGHT
 
 
 def expanded(tensors: Tensors) -> dict[str, Tensor]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
-from collections.abc import Sequence as Row
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Hashable
+from dataclasses import dataclass
 
 from matchcut.server.batcher import Watcher
 from matchcut.server.engines.graphs import GraphEngine
@@ -16,7 +15,7 @@ from matchcut.server.serving.contract import Answer, SequenceStep, Statistics
 from matchcut.server.serving.plan import plan
 from matchcut.server.serving.runner import Runner
 from matchcut.server.serving.sequences import Retired, Sequences
-from matchcut.server.tensors import Tensors, TensorSpec
+from matchcut.server.tensors import Tensors
 
 __all__ = ["Limits", "Served"]
 
@@ -74,33 +73,11 @@ class Served:
             idle=description.idle_timeout,
             rows=self._plan.max_batch > 0,
         )
+        self.inputs, self.outputs, self.labels = self._plan.inputs, self._plan.outputs, self._plan.labels
+        self.max_batch, self.stateful = self._plan.max_batch, bool(self._plan.states)
+        self._all = tuple(spec.name for spec in self.outputs)
         self._elders: tuple[Served, ...] = ()
         self._heir: Served | None = None
-
-    @property
-    def inputs(self) -> tuple[TensorSpec, ...]:
-        """See Model."""
-        return self._plan.inputs
-
-    @property
-    def outputs(self) -> tuple[TensorSpec, ...]:
-        """See Model."""
-        return self._plan.outputs
-
-    @property
-    def max_batch(self) -> int:
-        """See Model."""
-        return self._plan.max_batch
-
-    @property
-    def stateful(self) -> bool:
-        """See Model."""
-        return bool(self._plan.states)
-
-    @property
-    def labels(self) -> Mapping[str, Row[str]]:
-        """See Model."""
-        return self._plan.labels
 
     def infer(
         self, inputs: Tensors, *, caller: Caller, wanted: Collection[str] = (), step: SequenceStep | None = None
@@ -116,7 +93,29 @@ class Served:
                 place = self._heir
         return place.infer(inputs, caller=caller, wanted=wanted, step=step)
 
-    def leave(self, owner: object) -> None:
+    @property
+    def brief(self) -> bool:
+        """See Model."""
+        return self.runner.brief
+
+    def at_once(
+        self, inputs: Tensors, *, caller: Caller, wanted: Collection[str] = (), step: SequenceStep | None = None
+    ) -> Answer | None:
+        """See Model. Where sequences may be on another model, it is left to infer() to find them."""
+        if not self.brief or self._elders or self._heir is not None:
+            return None
+        if self.max_batch and any(len(value) != 1 for value in inputs.values()):
+            return None
+        began = time.perf_counter_ns()
+        try:
+            caller.check()
+            answer = self._at_once(inputs, caller, step)
+        except Exception:
+            self.runner.tally.failed(time.perf_counter_ns() - began)
+            raise
+        return None if answer is None else self._told(answer, 1, wanted, began)
+
+    def leave(self, owner: Hashable) -> None:
         """See Model."""
         for each in (self, *self._elders):
             each.sequences.leave(owner)
@@ -166,9 +165,14 @@ class Served:
         except Exception:
             self.runner.tally.failed(time.perf_counter_ns() - began)
             raise
+        return self._told(answer, rows, wanted, began)
+
+    def _told(self, answer: Answer, rows: int, wanted: Collection[str], began: int) -> Answer:
+        """Counts an answer; the same with what is wanted of it."""
         self.runner.tally.answered(answer, rows, time.perf_counter_ns() - began)
-        chosen = [spec.name for spec in self.outputs if not wanted or spec.name in wanted]
-        return replace(answer, outputs={name: answer.outputs[name] for name in chosen})
+        chosen = [name for name in self._all if name in wanted] if wanted else self._all
+        outputs = {name: answer.outputs[name] for name in chosen}
+        return Answer(outputs, answer.batch, answer.queue_ns, answer.input_ns, answer.infer_ns, answer.output_ns)
 
     def _step(self, inputs: Tensors, caller: Caller, step: SequenceStep) -> Answer:
         """One step of a sequence; the batcher gathers its state with those of other sequences, and gives it back."""
@@ -178,6 +182,16 @@ class Served:
         if step.start:  # what an earlier model knows of this sequence is of another life of it
             for elder in self._elders:
                 elder.sequences.forget(step)
+        return answer
+
+    def _at_once(self, inputs: Tensors, caller: Caller, step: SequenceStep | None) -> Answer | None:
+        """The same without waiting; None where that cannot be."""
+        if step is None:
+            return self.runner.at_once(inputs, caller=caller)
+        with self.sequences.turn_at_once(step) as turn:
+            answer = None if turn is None else self.runner.at_once({**inputs, **turn.state}, caller=caller)
+            if turn is not None and answer is not None:
+                turn.after = {name: answer.outputs[source] for name, source in self._plan.fed_by.items()}
         return answer
 
     def _place_of(self, step: SequenceStep) -> Served:

@@ -98,6 +98,11 @@ class Shelf:
         of_version = f" version {version}" if version else ""
         raise Unavailable(f"model {self._name!r}{of_version} is not ready: {why}", field="model_name")
 
+    def at_hand(self, version: str) -> Served | None:
+        """See Repository.at_hand."""
+        ready = self._ready
+        return ready.versions.get(version or ready.default)
+
     def settle(self) -> None:
         """What is on disk now is not to be loaded before it changes, unless somebody asks for it."""
         with self._lock:

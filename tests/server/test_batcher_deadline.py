@@ -225,7 +225,7 @@ def test_the_size_is_the_least_after_which_hardly_more_is_gained(
     run.during = take
     batcher = Batcher(run, name="sized", most=20, queue=64, watcher=record)
     assert batcher.size == batcher.most == 20
-    assert batcher.tune(rows(1, 2, 3)) == batcher.size == size
+    assert batcher.tune(rows(1, 2, 3)).size == batcher.size == size
     assert run.runs[-1][:3] == [1, 2, 3][: len(run.runs[-1])]
     assert record.batches == []
 
@@ -233,7 +233,7 @@ def test_the_size_is_the_least_after_which_hardly_more_is_gained(
 def test_measuring_ends_in_time(clock: Time) -> None:
     run = Slow(clock, 2.0)
     batcher = Batcher(run, name="slow", most=64, queue=64)
-    assert batcher.tune(rows(1)) == 1
+    assert batcher.tune(rows(1)).size == 1
     assert max(map(len, run.runs)) == 1
 
 

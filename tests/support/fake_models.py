@@ -76,6 +76,14 @@ class FakeModel:
         self._tally.answered(answer, rows, taken)
         return answer
 
+    brief = False  # see Model
+
+    def at_once(
+        self, inputs: Tensors, *, caller: Caller, wanted: Collection[str] = (), step: SequenceStep | None = None
+    ) -> Answer | None:
+        """See Model; as it is not brief, nobody asks."""
+        raise AssertionError("it is not brief")
+
     def leave(self, owner: object) -> None:
         """See Model."""
         with self._lock:
@@ -124,6 +132,13 @@ class FakeRepository:
         if name not in self._loaded:
             raise Unavailable(f"model {name!r} is not loaded; load it first")
         return self._models[name, version or versions[-1]]
+
+    def at_hand(self, name: str, version: str = "") -> Model | None:
+        """See Repository."""
+        try:
+            return self.model(name, version)
+        except (NotFound, Unavailable):
+            return None
 
     def index(self) -> list[IndexEntry]:
         """See Repository."""

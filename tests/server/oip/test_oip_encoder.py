@@ -22,6 +22,7 @@ from matchcut.kernels.preprocess import preprocess
 from matchcut.server import engines, models
 from matchcut.server.app import App
 from matchcut.server.config import Config
+from matchcut.server.convert import Converter
 from matchcut.server.records import Floats, InputSize, MediaLimits, Pixels
 from matchcut.server.serving.encoder_model import picture
 from support.apart import Apart
@@ -98,7 +99,8 @@ async def test_pictures_as_files_are_embedded_as_the_pipeline_does(app: App, tri
     contents = [file(drawn(1), "JPEG"), file(drawn(2), "PNG"), access_unit(drawn(3))]
     answer = await triton.run("infer", app.address, "layout-media", files(*contents))
     vectors = answer["outputs"]["embedding"]
-    assert np.allclose(vectors, embedded(engine, *(picture(one, SIZE, LIMITS) for one in contents)), atol=1e-6)
+    converter = Converter(SIZE)
+    assert np.allclose(vectors, embedded(engine, *(picture(one, converter, LIMITS) for one in contents)), atol=1e-6)
     # The small encoder gives the mean of each cell, so the vector says what is in the picture.
     cells = [drawn(seed).reshape(4, 16, 4, 16, 3).mean((1, 3)).transpose(2, 0, 1).reshape(-1) for seed in (1, 2, 3)]
     errors = np.abs((vectors - 0.05) * 128 + 127 - cells).max(axis=1)

@@ -41,7 +41,7 @@ def test_an_owner_s_end_is_told_once_to_each_model() -> None:
 
 def test_fixed_models_stand_before_a_repository_s() -> None:
     fixed, others = repository()["double"], repository()
-    together = Together([fixed], others)
+    together = Together(lambda: [fixed], others)
     assert together.model("double") is fixed
     assert together.model("double", "1") is fixed
     assert together.model("words") is others["words"]
@@ -62,7 +62,7 @@ def test_fixed_models_stand_before_a_repository_s() -> None:
 def test_several_repositories_stand_in_order() -> None:
     words, double = repository()["words"], repository()["double"]
     first, second = FakeRepository(words), FakeRepository(double, repository()["words"])
-    together = Together([], first, second)
+    together = Together(list, first, second)
     assert together.model("words") is words
     assert together.model("double") is double
     assert [entry.name for entry in together.index()] == ["words", "double"]
@@ -74,7 +74,8 @@ def test_several_repositories_stand_in_order() -> None:
 
 
 def test_fixed_models_may_be_all_there_is() -> None:
-    alone = Together([repository()["double"]])
+    fixed = repository()["double"]
+    alone = Together(lambda: [fixed])
     assert [(entry.name, entry.version) for entry in alone.index()] == [("double", "1")]
     for use in (alone.model, alone.versions, alone.load, alone.unload):
         with pytest.raises(NotFound, match="there is no model 'words'"):
@@ -130,7 +131,7 @@ def test_any_bytes_are_a_message_or_none(data: bytes) -> None:
     from google.protobuf.message import DecodeError
 
     from matchcut.server.oip.framing import received
-    from matchcut.server.oip.requests import inference
+    from matchcut.server.oip.requests import inference, served
 
     try:
         request = received(data)
@@ -138,4 +139,4 @@ def test_any_bytes_are_a_message_or_none(data: bytes) -> None:
         return
     request.message.model_name = "double"
     with pytest.raises(MatchcutError):
-        inference(request, repository(), Regions(0), 1 << 20)
+        inference(request, served(repository(), request.message.model_name, ""), Regions(0), 1 << 20)
