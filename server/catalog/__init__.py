@@ -5,6 +5,7 @@ contract.py says what it promises, local.py keeps the promise on one machine:
     put / update / remove -> writer (one thread, one commit for many) -> keeper -> store (SQLite) -> memory (shelves)
     view / get / page / known <------------------------------------------------------------------ memory
                                                  coder (one thread, codes for the scan) <-> memory
+    follow: whoever listens is told of what is there, and by the writer's thread of each change once it is in memory
 
 The store is the record, the memory what every read is answered from; a change is in memory only once it is durable.
 What another encoder is to take over with lies aside in both. A switch makes a whole new memory of it beside the present
@@ -13,7 +14,18 @@ way go on reading.
 Codes only make rankings faster: they are in memory alone, made anew at each start, and may be missing.
 """
 
-from matchcut.server.catalog.contract import Catalog, Edition, Known, Lacking, Readiness, Sizes, Stored, Switched, View
+from matchcut.server.catalog.contract import (
+    Catalog,
+    Edition,
+    Known,
+    Lacking,
+    Listener,
+    Readiness,
+    Sizes,
+    Stored,
+    Switched,
+    View,
+)
 from matchcut.server.catalog.local import open_catalog
 
 __all__ = [
@@ -21,6 +33,7 @@ __all__ = [
     "Edition",
     "Known",
     "Lacking",
+    "Listener",
     "Readiness",
     "Sizes",
     "Stored",

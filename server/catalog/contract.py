@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from matchcut.kernels.codes import CodedRows
 from matchcut.server.records import EncoderIdentity, Floats, Item, Outcome, Segment, TagFilter, TimeRange
+
+Listener = Callable[[str, str], None]  # is told tenant and id of an item
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,14 @@ class View(Protocol):
 
     def item(self, group: int) -> Item:
         """The item of that number."""
+        ...
+
+    def group(self, item_id: str) -> int:
+        """The number of the item of that id; -1 where it is not there."""
+        ...
+
+    def numbers(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
+        """(n,) the same of many at once."""
         ...
 
     def range(self, row: int) -> TimeRange:
@@ -257,6 +267,19 @@ class Catalog(Edition, Protocol):
 
         Raises:
             StoreFailed: as in put.
+        """
+        ...
+
+    def follow(self, listener: Listener) -> Callable[[], None]:
+        """Tells the listener of each item that is there, in the order of ingest, and then of each that changes.
+
+        It is told after the change is durable and visible, once or more; a switch changes all items. What is kept aside
+        is no change. It is called by the thread that makes all changes, and has to be quick.
+
+        Returns what ends it; the listener may be called once more at that moment, and not after it.
+
+        Raises:
+            StoreFailed: the catalogue is closed.
         """
         ...
 

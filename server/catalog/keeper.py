@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from threading import Lock
 
-from matchcut.server.catalog.changes import Change, Decision, decide
+from matchcut.server.catalog.changes import Change, Decision, Stage, decide
 from matchcut.server.catalog.changes import after as outcome_of
 from matchcut.server.catalog.coder import Coder, Coding
-from matchcut.server.catalog.contract import Known, Lacking, Switched
+from matchcut.server.catalog.contract import Known, Lacking, Listener, Switched
 from matchcut.server.catalog.edition import LocalEdition
 from matchcut.server.catalog.memory import Memory, key_of
 from matchcut.server.catalog.store import Store
-from matchcut.server.catalog.writer import Verdict
 from matchcut.server.errors import EncoderMismatch, MatchcutError, StoreFailed
 from matchcut.server.records import EncoderIdentity
 
+Verdict = Decision | Exception
 _NAMED = 100  # items that are named of those that lack an encoder's vectors
 
 _log = logging.getLogger("matchcut.catalog")
@@ -38,6 +38,7 @@ class Keeper:
         self.lock = Lock()  # over the memory; never held while the disk is waited for
         self.own = None if store is None else store.own()
         self._store = store
+        self._listeners: dict[object, Listener] = {}
         self._coder = None if coding is None else Coder(memory, self.lock, coding, least=scan_from)
 
     def close(self) -> None:
@@ -64,7 +65,21 @@ class Keeper:
                 self.memory.apply(change)
         if self._coder is not None:
             self._coder.notice(change.tenant for change in changes)
+        seen = [(change.tenant, change.item_id) for change in changes if not isinstance(change, Stage)]
+        for listener in list(self._listeners.values()):
+            _tell(listener, seen)
         return verdicts
+
+    def follow(self, listener: Listener) -> Callable[[], None]:
+        """See contract.Catalog. What it returns may be called by any thread."""
+        place = object()
+        _tell(listener, self.memory.items())  # nothing changes meanwhile: no lock
+        self._listeners[place] = listener
+
+        def end() -> None:
+            self._listeners.pop(place, None)
+
+        return end
 
     def lacking(self, encoder: EncoderIdentity) -> Lacking:
         """See contract.Catalog."""
@@ -93,6 +108,8 @@ class Keeper:
                 self._coder.follow(fresh)
         if self._coder is not None:
             self._coder.notice(fresh.tenants())
+        for listener in list(self._listeners.values()):
+            _tell(listener, fresh.items())
         done = Switched(LocalEdition(fresh, self.lock), lacking.items, lacking.items - lacking.count)
         _log.info("%d of %d items are of %r from now on", done.count, done.items, encoder.name)
         return done
@@ -117,6 +134,15 @@ class Keeper:
             if decision.change is not None:
                 ahead[place] = outcome_of(decision.change, present)
         return verdicts
+
+
+def _tell(listener: Listener, places: Iterable[tuple[str, str]]) -> None:
+    """Calls the listener; its defects are not the changes'."""
+    try:
+        for place in places:
+            listener(*place)
+    except Exception:
+        _log.exception("what follows the catalogue failed, and has missed a change")
 
 
 def _lacking(found: Lacking, encoder: EncoderIdentity) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +12,24 @@ from numpy.typing import NDArray
 
 from matchcut.server.catalog.changes import Amend, Put, Remove, Stage
 from matchcut.server.catalog.coder import Coding
-from matchcut.server.catalog.contract import Catalog, Edition, Known, Lacking, Readiness, Sizes, Stored, Switched, View
+from matchcut.server.catalog.contract import (
+    Catalog,
+    Edition,
+    Known,
+    Lacking,
+    Listener,
+    Readiness,
+    Sizes,
+    Stored,
+    Switched,
+    View,
+)
 from matchcut.server.catalog.edition import LocalEdition
 from matchcut.server.catalog.folder import Folder
 from matchcut.server.catalog.keeper import Keeper
 from matchcut.server.catalog.memory import Memory, key_of
 from matchcut.server.catalog.store import Store
-from matchcut.server.catalog.writer import Writer
+from matchcut.server.commit import Writer
 from matchcut.server.errors import EncoderMismatch, InvalidInput
 from matchcut.server.records import EncoderIdentity, Floats, Item, Outcome, Segment, TagFilter
 
@@ -78,7 +89,7 @@ class LocalCatalog:
         self._resources = resources
         self._keeper = Keeper(memory, store, coding=coding, scan_from=scan_from)
         self._lock = self._keeper.lock
-        self._writer = Writer(self._keeper.commit)
+        self._writer = Writer(self._keeper.commit, noun="catalogue")
 
     @property
     def own(self) -> EncoderIdentity | None:
@@ -179,6 +190,10 @@ class LocalCatalog:
                 break
             after = looked[-1].item_id
         return found[:size], len(found) > size
+
+    def follow(self, listener: Listener) -> Callable[[], None]:
+        """See contract.Catalog."""
+        return self._writer.alone(lambda: self._keeper.follow(listener))
 
     def sizes(self) -> Sizes:
         """See contract.Catalog."""

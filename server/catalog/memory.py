@@ -34,7 +34,10 @@ class _Tenant:
         return None if key is None else self.shelves[key].known(item_id)
 
     def shelf(self, key: Key) -> Shelf:
-        return self.shelves.setdefault(key, Shelf(key[1]))
+        found = self.shelves.get(key)
+        if found is None:
+            found = self.shelves[key] = Shelf(key[1])
+        return found
 
     def put(self, change: Put) -> None:
         if change.item_id in self.home:
@@ -155,6 +158,11 @@ class Memory:
         return {
             (name, key): shelf.view() for name, tenant in self._tenants.items() for key, shelf in tenant.shelves.items()
         }
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """Tenant and id of each item, one tenant after the other, each in the order of ingest."""
+        for name, tenant in self._tenants.items():
+            yield from ((name, item_id) for item_id in tenant.home)
 
     def lacking(self, key: Key) -> Iterator[tuple[str, str]]:
         """Tenant and id of each item that has no vectors of an encoder, neither aside nor as its own."""

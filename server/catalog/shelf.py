@@ -53,17 +53,35 @@ class ShelfView:
     def eligible(self, exclude: frozenset[str], tags: TagFilter) -> Flags | None:
         """See contract.View."""
         passing = self._passing(tags)
-        groups = [group for group in map(self._number, exclude) if group >= 0 and self.alive[group]]
-        if not groups:
+        groups = self.numbers(tuple(exclude))
+        groups = groups[groups >= 0]
+        if not len(groups):
             return passing
         left = np.ones(len(self.rows), np.bool_) if passing is None else passing.copy()
-        for group in groups:
-            left[self.starts[group] : self.starts[group + 1]] = False
+        starts, sizes = self.starts[groups], self.starts[groups + 1] - self.starts[groups]
+        for at in range(int(sizes.max())):  # the first row of each, then the second of those that have one
+            left[starts[sizes > at] + at] = False
         return left
 
     def item(self, group: int) -> Item:
         """See contract.View."""
         return self.entries[group].item
+
+    def group(self, item_id: str) -> int:
+        """See contract.View."""
+        group = self._number(item_id)
+        return group if group >= 0 and self.alive[group] else -1
+
+    def numbers(self, item_ids: Sequence[str]) -> Ints:
+        """See contract.View."""
+        latest, count = self.latest, len(self.alive)
+        found = [latest.get(item_id, -1) for item_id in item_ids]
+        numbers = np.array(found, np.int64)
+        for at in np.flatnonzero(numbers >= count).tolist():  # given after this view was taken
+            numbers[at] = self._number(item_ids[at])
+        known = np.flatnonzero(numbers >= 0)
+        numbers[known[~self.alive[numbers[known]]]] = -1
+        return numbers
 
     def range(self, row: int) -> TimeRange:
         """See contract.View."""

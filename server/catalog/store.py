@@ -8,21 +8,20 @@ file never shrinks: what is put in next takes the place of what was removed.
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
+from matchcut.server import disk
 from matchcut.server.catalog import failures, rows, schema
 from matchcut.server.catalog.changes import Change, Put, Remove, Stage
+from matchcut.server.catalog.failures import KIND
 from matchcut.server.catalog.room import Room
 from matchcut.server.errors import StoreFailed
 from matchcut.server.records import EncoderIdentity
 
 _SWITCHED = 8192  # bytes, at most, that an item takes in a switch beside its vectors
-
-_log = logging.getLogger("matchcut.catalog")
 
 
 class Store:
@@ -45,12 +44,12 @@ class Store:
             try:
                 self._db = self._open(limit_bytes)
             except sqlite3.Error as error:
-                if not (failures.no_room(error) and self._room.release()):
+                if not (disk.no_room(error) and self._room.release()):
                     raise
                 self._db = self._open(limit_bytes)
-            self._inode = self._stat()
+            self._inode = disk.identity(self._path)
         except sqlite3.Error as error:
-            raise failures.at_start(self._path, error) from error
+            raise KIND.at_start(self._path, error) from error
         self._room.keep()
 
     def sizes(self) -> list[tuple[str, tuple[str, int], int, int]]:
@@ -60,7 +59,7 @@ class Store:
                 (tenant, (digest, dims), *counts) for tenant, digest, dims, *counts in self._db.execute(schema.SIZES)
             ]
         except sqlite3.Error as error:
-            raise failures.at_start(self._path, error) from error
+            raise KIND.at_start(self._path, error) from error
 
     def items(self) -> Iterator[Put]:
         """All items in the order of ingest.
@@ -73,7 +72,7 @@ class Store:
             for row in self._db.execute(schema.LOAD):
                 yield rows.read(row, encoders)
         except sqlite3.Error as error:
-            raise failures.at_start(self._path, error) from error
+            raise KIND.at_start(self._path, error) from error
 
     def staged(self) -> list[Stage]:
         """All that is kept aside. What is damaged of it is thrown away."""
@@ -88,7 +87,7 @@ class Store:
                     found.append(stage)
             self._db.executemany(schema.UNSTAGE, damaged)
         except sqlite3.Error as error:
-            raise failures.at_start(self._path, error) from error
+            raise KIND.at_start(self._path, error) from error
         return found
 
     def own(self) -> EncoderIdentity | None:
@@ -96,7 +95,7 @@ class Store:
         try:
             row = self._db.execute(schema.OWN).fetchone()
         except sqlite3.Error as error:
-            raise failures.at_start(self._path, error) from error
+            raise KIND.at_start(self._path, error) from error
         return None if row is None else EncoderIdentity(*row)
 
     def apply(self, changes: Sequence[Change]) -> None:
@@ -110,11 +109,11 @@ class Store:
         removals = all(isinstance(change, Remove) for change in changes)
         try:
             if not removals and not self._fits(sum(map(rows.size, changes))):
-                raise failures.full(self._path, removals=False)
+                raise failures.full(self._path)
             try:
                 self._commit(changes)
             except sqlite3.Error as error:
-                if not (removals and failures.no_room(error)):
+                if not (removals and disk.no_room(error)):
                     raise
                 self._commit_to_full_disk(changes)
         except sqlite3.Error as error:
@@ -132,8 +131,8 @@ class Store:
         try:
             count, size = self._db.execute(schema.SWITCH_SIZE, same).fetchone()
             if not self._fits(int(size) + (count + 1) * _SWITCHED):
-                raise failures.full(self._path, removals=False)
-            with self._transaction():
+                raise failures.full(self._path)
+            with disk.transaction(self._db):
                 self._db.execute(schema.ENCODER, rows.identity(encoder))
                 self._db.execute(schema.SWITCH, same)
                 self._db.execute(schema.UNSTAGE_ALL)
@@ -152,39 +151,11 @@ class Store:
         emptied = self._path.is_file() and not self._path.stat().st_size
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, cached_statements=16)
         try:
-            self._prepare(db, limit_bytes, emptied)
+            KIND.prepare(db, self._path, limit_bytes=limit_bytes, emptied=emptied)
         except (sqlite3.Error, StoreFailed):
             db.close()
             raise
         return db
-
-    def _prepare(self, db: sqlite3.Connection, limit_bytes: int, emptied: bool) -> None:
-        application, version, tables = (
-            db.execute(question).fetchone()[0]
-            for question in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-        )
-        if application != schema.APPLICATION and (application or version or tables):
-            raise StoreFailed(
-                f"{str(self._path)!r} is not a catalogue of matchcut; choose another folder", reason="STORE_FOREIGN"
-            )
-        if version > schema.VERSION:
-            raise StoreFailed(
-                f"{str(self._path)!r} was written by a newer matchcut (schema {version}, this one knows "
-                f"{schema.VERSION}); run the newer one, or choose another folder",
-                reason="STORE_VERSION",
-            )
-        if emptied and not version:
-            _log.warning(
-                "%r is empty (0 bytes), a new catalogue begins in it; if it held items, restore it from a copy",
-                str(self._path),
-            )
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        if version < schema.VERSION:
-            db.executescript(schema.UPGRADE if version else schema.SCHEMA)
-        if limit_bytes:
-            page = db.execute("PRAGMA page_size").fetchone()[0]
-            db.execute(f"PRAGMA max_page_count = {max(1, limit_bytes // page)}")
 
     def _encoders(self) -> dict[int, EncoderIdentity]:
         found = self._db.execute("SELECT encoder, name, version, digest, dimensions FROM encoders")
@@ -192,15 +163,8 @@ class Store:
 
     def _look(self) -> None:
         """Sees to it that the file is still there."""
-        if self._stat() != self._inode:
-            raise failures.gone(self._path)
-
-    def _stat(self) -> tuple[int, int] | None:
-        """What tells the file from any other; None where there is none."""
-        with suppress(OSError):
-            found = self._path.stat()
-            return found.st_dev, found.st_ino
-        return None
+        if disk.identity(self._path) != self._inode:
+            raise KIND.gone(self._path)
 
     def _fits(self, size: int) -> bool:
         """Whether the disk has room for so many bytes in the log and in the file, and for what is in the log now."""
@@ -226,20 +190,9 @@ class Store:
         return False
 
     def _commit(self, changes: Sequence[Change]) -> None:
-        with self._transaction():
+        with disk.transaction(self._db):
             for change in changes:
                 rows.write(self._db, change)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
-        finally:
-            if self._db.in_transaction:
-                with suppress(sqlite3.Error):  # then the next change fails too, and says why
-                    self._db.execute("ROLLBACK")
 
     def _commit_to_full_disk(self, removals: Sequence[Change]) -> None:
         self._room.release()
