@@ -11,7 +11,10 @@ from typing import TypeVar
 from matchcut.server.records import StageTime, StageTimes
 
 T = TypeVar("T")
-ORDER = ("receive", "decode", "preprocess", "queue", "encode", "segment", "pool", "rank", "store")
+ORDER = (
+    *("receive", "decode", "preprocess", "queue", "encode", "segment", "pool", "tag"),
+    *("store", "recall", "rank", "arrange"),
+)
 
 
 @dataclass(slots=True)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import Field, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from matchcut.server.errors import InvalidInput
-from matchcut.server.options import option, parse, suggestion
+from matchcut.server.options import from_file, option, parse
 
 __all__ = ["PREFIX", "Config", "add_flags", "environment", "load"]
 
@@ -65,7 +64,7 @@ class Config:
     )
     cache: Path = option(
         NOT_GIVEN,
-        "folder for what can be rebuilt: the default encoder, the engine choice [default: $XDG_CACHE_HOME/matchcut]",
+        "folder for what can be rebuilt: the default encoder, what was measured [default: $XDG_CACHE_HOME/matchcut]",
         group="storage",
     )
 
@@ -149,12 +148,57 @@ class Config:
         least=1,
     )
 
+    tagger: str = option(
+        "",
+        "ONNX classifier, as `matchcut train image` makes one, whose classes become tags (class:...) of items that are "
+        "put in: PATH, or PATH@P for those with a mean probability of at least P, 0.5 otherwise; off by default",
+        group="encoder",
+    )
+
     models: Path = option(NOT_GIVEN, "folder of models that are served too: NAME/VERSION/model.onnx", group="models")
     models_load: str = option("all", "models loaded at start: all, none, or names with commas between", group="models")
     models_poll: float = option(
         0.0, "seconds between two looks for models that are new or changed; 0 never looks", group="models", least=0
     )
-    models_sequences: int = option(1024, "sequences at once of a model with a state", group="models", least=1)
+    models_sequences: int = option(
+        1024,
+        "sequences at once of a model with a state; beyond that, idle ones of who holds the most or has gone end",
+        group="models",
+        least=1,
+    )
+
+    users: str = option(
+        "on",
+        "whether events of users are kept and lists made of them; off keeps nothing: callers send the history",
+        group="users",
+        choices=("on", "off"),
+    )
+    event_ahead: float = option(
+        86400.0, "seconds that an event's time may lie ahead of the server's clock", group="users", least=0
+    )
+    event_days: int = option(365, "days after which events are deleted; 0 keeps them", group="users", least=0)
+    user_events: int = option(1000, "most events kept of a user; the oldest go first", group="users", least=1)
+    user_memory: int = option(
+        256 << 20,
+        "memory for the states of users; others are made anew when they come",
+        group="users",
+        size=True,
+        least=0,
+    )
+    anonymity: int = option(
+        10, "users below which no number of users leaves the server, nor makes an item popular", group="users", least=1
+    )
+    session: Path = option(
+        NOT_GIVEN,
+        "folder of session models that `matchcut train session` made; followed while the server runs [default: a "
+        "decaying mean of what the user liked]",
+        group="users",
+    )
+    session_half_life: float = option(
+        4.0, "events after which an event counts half in that mean", group="users", least=0.01
+    )
+    candidates: int = option(200, "items that a user's list is made of", group="users", least=1)
+    experiments: Path = option(NOT_GIVEN, "TOML file of experiments on users' lists", group="users")
 
     oip: str = option(
         "on",
@@ -247,20 +291,6 @@ def add_flags(parser: argparse.ArgumentParser, *, only: Collection[str] = ()) ->
 def environment(name: str, default: str) -> str:
     """The value of MATCHCUT_<name> where it is set and not empty, for commands that are clients of a server."""
     return os.environ.get(PREFIX + name) or default
-
-
-def from_file(path: Path, known: Mapping[str, Field[Any]]) -> dict[str, Any]:
-    """The options that a TOML file sets."""
-    try:
-        written = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInput(f"cannot read the config file {path}: {error.strerror}", reason="INVALID_OPTION") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"{path} is not TOML: {error}", reason="INVALID_OPTION") from error
-    for name in written:
-        if name not in known:
-            raise InvalidInput(f"{path}: there is no option {name!r}{suggestion(name, known)}", reason="INVALID_OPTION")
-    return {name: parse(known[name], value, f"{path}: {name}") for name, value in written.items()}
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Config:

@@ -14,8 +14,9 @@ MatchcutError
 ├── NotAllowed              PERMISSION_DENIED    the server was started with an option that forbids it
 ├── Unsupported             UNIMPLEMENTED        a protocol knows it, this server does not
 ├── AlreadyThere            ALREADY_EXISTS       the name is taken
-├── StoreFailed             INTERNAL             the disk failed, is full (STORE_FULL), or the catalogue's file is gone
-│                                                from it (STORE_GONE); nothing was changed
+├── StoreFailed             INTERNAL             the disk failed, is full (STORE_FULL), or a file is gone from it
+│                                                (STORE_GONE); nothing was changed. Or readers keep what was deleted
+│                                                from being wiped (STORE_BUSY)
 ├── EngineFailed            INTERNAL             the encoder could not be loaded or run
 └── DeviceFailed            INTERNAL             the GPU refused something
     ├── DeviceFull          RESOURCE_EXHAUSTED   this did not fit into the GPU's memory; other work goes on
@@ -169,7 +170,7 @@ class AlreadyThere(MatchcutError):
 
 
 class StoreFailed(MatchcutError):
-    """The catalogue could not be read or written; what it held before is unchanged."""
+    """The catalogue or the log of events could not be read or written; what it held before is unchanged."""
 
     reason = "STORE_FAILED"
 

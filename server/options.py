@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, field
 from pathlib import Path
 from typing import Any
 
 from matchcut.server.errors import InvalidInput
 
-__all__ = ["option", "parse", "suggestion"]
+__all__ = ["from_file", "option", "parse", "suggestion"]
 
 SIZES = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -81,3 +82,17 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def from_file(path: Path, known: Mapping[str, Field[Any]]) -> dict[str, Any]:
+    """The options that a TOML file sets."""
+    try:
+        written = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInput(f"cannot read the config file {path}: {error.strerror}", reason="INVALID_OPTION") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} is not TOML: {error}", reason="INVALID_OPTION") from error
+    for name in written:
+        if name not in known:
+            raise InvalidInput(f"{path}: there is no option {name!r}{suggestion(name, known)}", reason="INVALID_OPTION")
+    return {name: parse(known[name], value, f"{path}: {name}") for name, value in written.items()}

@@ -24,10 +24,12 @@ from matchcut.server.records import (
     Cut,
     Embedding,
     EncoderIdentity,
+    Frame,
     ItemsQuery,
     Match,
     Media,
     MediaReport,
+    Pixels,
     Query,
     Ranking,
     RankOptions,
@@ -72,6 +74,18 @@ class Question:
 
 
 Questions = Generator[Question, None, None]
+
+
+def showing(
+    events: Generator[Frame | Cut, None, None], shown: Callable[[Pixels], None], clock: Clock
+) -> Generator[Frame | Cut, None, None]:
+    """The same events; each frame is shown first."""
+    with closing(events):
+        for event in events:
+            if isinstance(event, Frame):
+                with clock("tag"):
+                    shown(event.rgb)
+            yield event
 
 
 def once(question: Question) -> Questions:
@@ -123,7 +137,7 @@ class Pipeline:
         Raises:
             MatchcutError: the query is malformed, its media unreadable, an item missing, the caller gone.
         """
-        encoder, questions = self._understand(tenant, query, options, job)
+        encoder, questions = self.understand(tenant, query, options, job)
         view = self.catalog.view(tenant, encoder)
         if not view.count and encoder.digest != self.encoder.digest:
             raise EncoderMismatch(
@@ -139,20 +153,28 @@ class Pipeline:
                 yield Ranking(matches, revision, question.final, encoder, times, question.report, question.resume)
 
     def segments(
-        self, media: Media, report: MediaReport, job: Job, *, bounds: SegmentBounds, every: int = 0
+        self,
+        media: Media,
+        report: MediaReport,
+        job: Job,
+        *,
+        bounds: SegmentBounds,
+        every: int = 0,
+        shown: Callable[[Pixels], None] | None = None,
     ) -> Generator[tuple[tuple[Segment, ...], bool], None, None]:
         """The media's pooled segments so far: after its first frame and every so many more, and at the end (True).
 
         Args:
             report: filled while the media is read.
             every: frames between two looks at what there is; 0: only at the end.
+            shown: is given each frame that is used, (height, width, 3) uint8 of the encoder's size; counts as "tag".
 
         Raises:
             MatchcutError: the media is unreadable or exceeds a limit, the engine failed, the caller is gone.
         """
         segmenter = Segmenter(bounds, media.segments)
         frames = 0
-        with closing(self._see(media, report, job)) as seen:
+        with closing(self._see(media, report, job, shown)) as seen:
             for event in seen:
                 job.caller.check()
                 with job.clock("segment"):
@@ -172,15 +194,22 @@ class Pipeline:
             raise UnreadableMedia("no frame lies in the given segments; check their times", field="media.segments")
         yield pooled, True
 
-    def _understand(
-        self, tenant: str, query: Query, options: RankOptions, job: Job
+    def understand(
+        self, tenant: str, query: Query, options: RankOptions, job: Job, *, field: str = "query"
     ) -> tuple[EncoderIdentity, Questions]:
-        """In which encoder's vectors the query is answered, and what to compare with as it becomes known."""
+        """In which encoder's vectors the query is answered, and what to compare with as it becomes known.
+
+        The questions are to be closed. Of the options only frames_per_update is looked at. `field` is where the request
+        has the query, for messages.
+
+        Raises:
+            MatchcutError: the query is malformed or an item missing; and as the questions come, as `recommend`.
+        """
         if isinstance(query, ItemsQuery):
-            return self._stored(tenant, query)
+            return self._stored(tenant, query, f"{field}.items.item_ids")
         if isinstance(query, VectorQuery):
-            encoder = agree(query.encoder, self.encoder, query.values, "query.vector.values")
-            segment = Segment(range=TimeRange(), vector=unit(query.values, "query.vector.values"))
+            encoder = agree(query.encoder, self.encoder, query.values, f"{field}.vector.values")
+            segment = Segment(range=TimeRange(), vector=unit(query.values, f"{field}.vector.values"))
             return encoder, once(Question((segment,), final=True))
         report = MediaReport()
         media = Intake(query, job.clock, report).media
@@ -221,13 +250,17 @@ class Pipeline:
         segment = Segment(TimeRange(0, end_us), stream.vector())
         return Question((segment,), final, report, resume=stream.token())
 
-    def _see(self, media: Media, report: MediaReport, job: Job) -> Generator[Embedding | Cut, None, None]:
+    def _see(
+        self, media: Media, report: MediaReport, job: Job, shown: Callable[[Pixels], None] | None = None
+    ) -> Generator[Embedding | Cut, None, None]:
         """The media's frames as embeddings, and the cuts between them."""
         events = frames_and_cuts(media, self._size, report, job.clock, check=job.caller.check)
+        if shown is not None:
+            events = showing(events, shown, job.clock)
         client = job.client or job.caller
         return self._encode(events, idle=job.idle, clock=job.clock, report=report, caller=job.caller, client=client)
 
-    def _stored(self, tenant: str, query: ItemsQuery) -> tuple[EncoderIdentity, Questions]:
+    def _stored(self, tenant: str, query: ItemsQuery, field: str) -> tuple[EncoderIdentity, Questions]:
         """The segments of catalogue items, which must all be of one encoder."""
         segments: list[Segment] = []
         item_ids: list[str] = []
@@ -235,20 +268,20 @@ class Pipeline:
         for item_id in query.item_ids:
             stored = self.catalog.get(tenant, item_id)
             if stored is None:
-                raise NotFound(f"there is no item {item_id!r} to compare with", field="query.items.item_ids")
+                raise NotFound(f"there is no item {item_id!r} to compare with", field=field)
             encoder = encoder or stored.encoder
             if stored.encoder.digest != encoder.digest:
                 raise EncoderMismatch(
                     f"{item_id!r} has vectors of {stored.encoder.name!r}, {query.item_ids[0]!r} of {encoder.name!r}; "
                     "ask for each alone, or ingest again what the old encoder made",
-                    field="query.items.item_ids",
+                    field=field,
                 )
             segments += stored.segments
             item_ids += [item_id] * len(stored.segments)
             if len(segments) > self._item_segments:
                 raise InvalidInput(
                     f"these items have more than {self._item_segments} segments together; name fewer, or send a vector",
-                    field="query.items.item_ids",
+                    field=field,
                 )
         assert encoder is not None, "the service lets no empty query in"
         return encoder, once(Question(tuple(segments), final=True, item_ids=tuple(item_ids)))

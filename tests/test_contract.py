@@ -29,6 +29,13 @@ COUNTS = {
     "revision",
     "total_size",
     "ready_size",
+    "recorded",
+    "duplicates",
+    "unknown_items",
+    "expired",
+    "events",
+    "exposures",
+    "users",
 }
 
 # Numbers of the fields in descriptor.proto that lead from a file to what stands in it: message_type, enum_type ...

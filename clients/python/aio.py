@@ -14,8 +14,9 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from matchcut.client import catalog, recommender
-from matchcut.client.calls import Call, Last, Live, Pages, Unary, Upload, only, shown
+from matchcut.client import catalog, recommender, users
+from matchcut.client.calls import Batches, Call, Last, Live, Pages, Total, Unary, Upload, only, shown
+from matchcut.client.dialogue_aio import AsyncLiveList
 from matchcut.client.errors import Cancelled, Error, from_rpc
 from matchcut.client.packing import Outgoing
 from matchcut.client.retry import Attempts
@@ -58,6 +59,26 @@ def _paged(
         return self._entries(operation(self, *args, **options))
 
     return shown(method, "AsyncIterator[{}]")
+
+
+def _batched(
+    operation: Callable[Concatenate[Session, P], Batches[Total]],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, Total]]:
+    @wraps(operation)
+    async def method(self: AsyncClient, /, *args: P.args, **options: P.kwargs) -> Total:
+        return await self._total(operation(self, *args, **options))
+
+    return shown(method, "{}")
+
+
+def _live_list(
+    operation: Callable[Concatenate[Session, P], users.Dialogue],
+) -> Callable[Concatenate[AsyncClient, P], AsyncLiveList]:
+    @wraps(operation)
+    def method(self: AsyncClient, /, *args: P.args, **options: P.kwargs) -> AsyncLiveList:
+        return AsyncLiveList(operation(self, *args, **options), self._replies, _messages)
+
+    return shown(method, "AsyncLiveList")
 
 
 class AsyncClient(Session):
@@ -109,6 +130,11 @@ class AsyncClient(Session):
     live = _many(recommender.live)
     live_frames = _many(recommender.live_frames)
     live_pictures = _many(recommender.live_pictures)
+    record = _batched(users.record)
+    forget = _once(users.forget)
+    count_events = _once(users.count_events)
+    recommend_for = _once(users.recommend_for)
+    recommend_live_for = _live_list(users.recommend_live_for)
     health = _once(recommender.health)
 
     async def _answer(self, call: Call[T]) -> T:
@@ -121,6 +147,12 @@ class AsyncClient(Session):
                 if pause is None:
                     raise
             await asyncio.sleep(pause)
+
+    async def _total(self, batches: Batches[Total]) -> Total:
+        total = batches.none
+        while (call := await asyncio.to_thread(next, batches.calls, None)) is not None:
+            total = batches.add(total, await self._answer(call))
+        return total
 
     async def _try(self, call: Call[Any], timeout: float | None) -> Any:
         match call:

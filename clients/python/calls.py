@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, Self, TypeVar
 
 from google.protobuf.message import Message
 
@@ -13,7 +13,7 @@ from matchcut.client.errors import ServerError
 from matchcut.client.packing import Outgoing
 from matchcut.client.retry import READ, Repeatable
 
-__all__ = ["Call", "Last", "Live", "Page", "Pages", "Unary", "Upload", "only", "shown", "unary"]
+__all__ = ["Batches", "Call", "Last", "Live", "Page", "Pages", "Sum", "Unary", "Upload", "only", "shown", "unary"]
 
 P = ParamSpec("P")
 Reply = TypeVar("Reply")
@@ -85,6 +85,34 @@ class Pages(Generic[Entry]):
     """A listing: `page` describes the call for the page that a token names, "" for the first."""
 
     page: Callable[[str], Call[Page[Entry]]]
+
+
+class Sum(Protocol):
+    """What results of batches are: they add up."""
+
+    def __add__(self, other: Self, /) -> Self: ...
+
+
+Total = TypeVar("Total", bound=Sum)
+
+
+@dataclass(frozen=True, slots=True)
+class Batches(Generic[Total]):
+    """What is too much for one call: one after the other, made as they are needed.
+
+    none: the result where there is nothing to call for. told: is given what the result is so far, after each call.
+    """
+
+    calls: Iterator[Call[Total]]
+    none: Total
+    told: Callable[[Total], object] | None = None
+
+    def add(self, so_far: Total, done: Total) -> Total:
+        """The result with that of one more call."""
+        total = so_far + done
+        if self.told is not None:
+            self.told(total)
+        return total
 
 
 def unary(

@@ -11,6 +11,7 @@ from matchcut.v1 import catalog_pb2, common_pb2, media_pb2, recommender_pb2
 __all__ = [
     "AheadOptions",
     "CallOptions",
+    "EventOptions",
     "IngestOptions",
     "ItemOptions",
     "ListOptions",
@@ -21,6 +22,9 @@ __all__ = [
     "Shots",
     "TagOptions",
     "TemporalMode",
+    "UserLiveOptions",
+    "UserOptions",
+    "UserQueryOptions",
     "VectorOptions",
 ]
 
@@ -130,6 +134,53 @@ class LiveOptions(QueryOptions, total=False):
     resume: bytes
 
 
+class EventOptions(TypedDict, total=False):
+    """More of an event; see Event."""
+
+    time: float | None
+    session: str
+    weight: float | None
+    fraction: float | None
+    watched: float | None
+    recommendation: str
+    id: str
+
+
+class UserOptions(TypedDict, total=False):
+    """How a user's list is made.
+
+    include_seen: items that the user did anything with may come back.
+    mmr_lambda: 0 to 1; 1 ranks by relevance alone, less makes the list more diverse.
+    current_weight: 0 to 1; how much the current interest counts against the history.
+    freshness, popularity: 0 to 1000; how much they count against relevance, which counts 1.
+    freshness_half_life: seconds after which an item is half as new.
+    cap: most items with one value of the attribute `cap_attribute`; 0: any number.
+    exploration: 0 to 1, the chance that a position is filled at random from the candidates.
+    """
+
+    include_seen: bool
+    mmr_lambda: float
+    current_weight: float
+    freshness: float
+    freshness_half_life: float
+    popularity: float
+    cap: int
+    cap_attribute: str
+    exploration: float
+
+
+class UserQueryOptions(UserOptions, RankOptions, MediaOptions, CallOptions, total=False):
+    """Of one list for a user; MediaOptions and `temporal` are for a clip of current interest."""
+
+    temporal: TemporalMode
+
+
+class UserLiveOptions(UserOptions, RankOptions, MediaOptions, CallOptions, total=False):
+    """Of a user's live list; MediaOptions, `frames_per_update` are for live media. `timeout` is for the whole call."""
+
+    frames_per_update: int
+
+
 def known(options: Mapping[str, Any], kind: Any) -> None:
     """Raises TypeError for a keyword that `kind`, a TypedDict, has not."""
     for name in options.keys() - kind.__optional_keys__:
@@ -190,6 +241,15 @@ def rank(options: Mapping[str, Any]) -> recommender_pb2.RankOptions:
         minimum_score=options.get("minimum_score"),
         frames_per_update=min(options.get("frames_per_update", 0), _MOST),
     )
+
+
+def user(options: Mapping[str, Any]) -> recommender_pb2.UserOptions:
+    """The UserOptions among `options`; those that are None, as those left out, are the server's."""
+    set_ = {name: options[name] for name in UserOptions.__optional_keys__ if options.get(name) is not None}
+    half_life = set_.pop("freshness_half_life", None)
+    if half_life is not None:
+        set_["freshness_half_life_us"] = microseconds(half_life)
+    return recommender_pb2.UserOptions(**set_)
 
 
 def tag_filter(options: Mapping[str, Any]) -> catalog_pb2.TagFilter:

@@ -44,13 +44,7 @@ def recommend(
         raise TypeError("recommend takes exactly one of items, vector and clip")
     if clip is not None:
         return _recommend_clip(session, container(clip), format, options)
-    if items is not None:
-        themselves = recommender_pb2.ItemsQuery(
-            item_ids=wire.words("items", items), include_themselves=include_themselves
-        )
-        query = recommender_pb2.Query(items=themselves)
-    else:
-        query = recommender_pb2.Query(vector=recommender_pb2.VectorQuery(values=vector, encoder=wire.encoder(encoder)))
+    query = of_items(items, include_themselves) if items is not None else of_vector(vector, encoder)
     request = recommender_pb2.RecommendRequest(tenant=session.tenant, query=query, options=wire.rank(options))
     return unary("recommender.Recommend", request, Ranking.of, timeout=session.timeout_of(options))
 
@@ -95,6 +89,19 @@ def health(session: Session, service: str = "", **options: Unpack[CallOptions]) 
     name = health_pb2.HealthCheckResponse.ServingStatus.Name
     request = health_pb2.HealthCheckRequest(service=service)
     return unary("health.Check", request, lambda reply: str(name(reply.status)), timeout=session.timeout_of(options))
+
+
+def of_items(items: Iterable[str], include_themselves: bool) -> recommender_pb2.Query:
+    """A query with items of the catalogue."""
+    item_ids = wire.words("items", items)
+    return recommender_pb2.Query(
+        items=recommender_pb2.ItemsQuery(item_ids=item_ids, include_themselves=include_themselves)
+    )
+
+
+def of_vector(vector: Iterable[float] | None, encoder: Encoder | None) -> recommender_pb2.Query:
+    """A query with a vector."""
+    return recommender_pb2.Query(vector=recommender_pb2.VectorQuery(values=vector, encoder=wire.encoder(encoder)))
 
 
 def _recommend_clip(session: Session, clip: Source, format: str, options: Mapping[str, Any]) -> Call[Ranking]:

@@ -14,7 +14,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from matchcut.client.retry import Retry
-from matchcut.v1 import catalog_pb2_grpc, recommender_pb2_grpc
+from matchcut.v1 import catalog_pb2_grpc, events_pb2_grpc, recommender_pb2_grpc
 
 __all__ = ["Session", "Stubs"]
 
@@ -30,12 +30,14 @@ class Stubs:
 
     catalog: Any
     recommender: Any
+    events: Any
     health: Any
 
 
 _SERVICES: tuple[Callable[[Any], Any], ...] = (
     catalog_pb2_grpc.CatalogStub,
     recommender_pb2_grpc.RecommenderStub,
+    events_pb2_grpc.EventsStub,
     health_pb2_grpc.HealthStub,
 )
 

@@ -14,8 +14,9 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from matchcut.client import catalog, recommender
-from matchcut.client.calls import Call, Last, Live, Pages, Unary, Upload, only, shown
+from matchcut.client import catalog, recommender, users
+from matchcut.client.calls import Batches, Call, Last, Live, Pages, Total, Unary, Upload, only, shown
+from matchcut.client.dialogue import LiveList
 from matchcut.client.errors import Error, from_rpc
 from matchcut.client.packing import Outgoing
 from matchcut.client.retry import Attempts
@@ -52,6 +53,26 @@ def _paged(operation: Callable[Concatenate[Session, P], Pages[T]]) -> Callable[C
         return self._entries(operation(self, *args, **options))
 
     return shown(method, "Iterator[{}]")
+
+
+def _batched(
+    operation: Callable[Concatenate[Session, P], Batches[Total]],
+) -> Callable[Concatenate[Client, P], Total]:
+    @wraps(operation)
+    def method(self: Client, /, *args: P.args, **options: P.kwargs) -> Total:
+        return self._total(operation(self, *args, **options))
+
+    return shown(method, "{}")
+
+
+def _live_list(
+    operation: Callable[Concatenate[Session, P], users.Dialogue],
+) -> Callable[Concatenate[Client, P], LiveList]:
+    @wraps(operation)
+    def method(self: Client, /, *args: P.args, **options: P.kwargs) -> LiveList:
+        return LiveList(operation(self, *args, **options), self._replies)
+
+    return shown(method, "LiveList")
 
 
 class Client(Session):
@@ -92,6 +113,11 @@ class Client(Session):
     live = _many(recommender.live)
     live_frames = _many(recommender.live_frames)
     live_pictures = _many(recommender.live_pictures)
+    record = _batched(users.record)
+    forget = _once(users.forget)
+    count_events = _once(users.count_events)
+    recommend_for = _once(users.recommend_for)
+    recommend_live_for = _live_list(users.recommend_live_for)
     health = _once(recommender.health)
 
     def _answer(self, call: Call[T]) -> T:
@@ -104,6 +130,12 @@ class Client(Session):
                 if pause is None:
                     raise
             time.sleep(pause)
+
+    def _total(self, batches: Batches[Total]) -> Total:
+        total = batches.none
+        for call in batches.calls:
+            total = batches.add(total, self._answer(call))
+        return total
 
     def _try(self, call: Call[Any], timeout: float | None) -> Any:
         match call:

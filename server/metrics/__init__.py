@@ -21,6 +21,19 @@ matchcut_batch_waiting_rows         rows that wait for a run
 matchcut_batch_wait_seconds         histogram of how long a request waited for its run to begin
 matchcut_batch_dropped_total        requests that were given up before they were computed
 matchcut_model_ready                1 for each version of a model that can be used, 0 for those that cannot
+matchcut_events                     events in the log of users' events
+matchcut_event_users                users in it; a number below --anonymity is 0, others are rounded down
+matchcut_exposures                  lists in it that were shown to users
+matchcut_event_log_bytes            size of that log
+matchcut_user_states                users' states in memory, rounded down as well
+matchcut_user_state_bytes           bytes that they take, about
+matchcut_user_states_evicted_total  states that had to leave memory
+matchcut_user_states_replayed_total states that were made anew from the log: after a late event, another model, a start
+matchcut_user_lists_total           lists that were made for users
+matchcut_user_lists_cold_total      those of them for users of whom nothing was known
+matchcut_session_model              1, with the labels `model` and `version`: what users' lists are made with
+matchcut_session_model_fault        1: the session model that is deployed cannot be served; the one before it is
+matchcut_items_ready                1: all items of the catalogue can be recommended to users
 matchcut_catalog_segments           segments in the catalogue, all tenants together
 matchcut_catalog_coded_segments     those of them that are coded for the scan
 matchcut_catalog_items              items in the catalogue, all tenants together

@@ -14,6 +14,8 @@ from matchcut.server.errors import InvalidInput
 from matchcut.server.metrics.batches import BUCKETS, BatchMetrics
 from matchcut.server.metrics.gauges import CatalogGauges, ModelGauges, Models
 from matchcut.server.metrics.requests import RequestMetrics
+from matchcut.server.metrics.users import UserGauges
+from matchcut.server.records import UserNumbers
 
 __all__ = ["Metrics"]
 
@@ -50,6 +52,8 @@ class Metrics:
         self._models = ModelGauges()
         registry.register(CatalogGauges(sizes))
         registry.register(self._models)
+        self._users = UserGauges()
+        registry.register(self._users)
         Info("matchcut", "the server", registry=registry).info({"version": metadata.version("matchcut")})
         Gauge("matchcut_start_time_seconds", "when the server began", registry=registry).set(time.time())
         try:
@@ -66,6 +70,10 @@ class Metrics:
     def follow(self, models: Models) -> None:
         """Tells of models, too; `models` is called, in a thread, each time that somebody asks."""
         self._models.models = models
+
+    def follow_users(self, numbers: Callable[[], UserNumbers]) -> None:
+        """Tells of users, too; `numbers` is called, in a thread, each time that somebody asks."""
+        self._users.numbers = numbers
 
     def ranked(self, found: Ranked, seconds: float) -> None:
         """Counts a ranking."""

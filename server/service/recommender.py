@@ -1,4 +1,4 @@
-"""The Recommender service: one body for one ranking and for many."""
+"""The Recommender service: one body for one ranking and for many. Users' lists are in users.py."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matchcut.server.service.calls import Calls, Context, receiving
 from matchcut.server.service.media import payload
 from matchcut.server.service.requests import Requests
 from matchcut.server.service.status import streaming, unary
+from matchcut.server.service.users import UserLists
 from matchcut.v1 import recommender_pb2 as pb
 from matchcut.v1 import recommender_pb2_grpc
 
@@ -20,10 +21,11 @@ from matchcut.v1 import recommender_pb2_grpc
 class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
     """Rankings; see recommender.proto."""
 
-    def __init__(self, pipelines: Pipelines, calls: Calls, understand: Requests) -> None:
+    def __init__(self, pipelines: Pipelines, calls: Calls, understand: Requests, users: UserLists) -> None:
         self._pipelines = pipelines
         self._calls = calls
         self._understand = understand
+        self._users = users
 
     @unary
     async def Recommend(self, request: pb.RecommendRequest, context: Context) -> pb.RecommendResponse:  # noqa: N802
@@ -59,3 +61,19 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
         ):
             async for ranking in rankings:
                 yield replies.ranking(ranking)
+
+    @unary
+    async def RecommendForUser(  # noqa: N802
+        self, request: pb.RecommendForUserRequest, context: Context
+    ) -> pb.RecommendForUserResponse:
+        """One list for a user."""
+        return await self._users.once(request, context)
+
+    @streaming
+    async def RecommendForUserLive(  # noqa: N802
+        self, messages: AsyncIterator[pb.RecommendForUserLiveRequest], context: Context
+    ) -> AsyncGenerator[pb.RecommendForUserResponse]:
+        """Lists that follow what a user does and sees."""
+        async with aclosing(self._users.live(messages, context)) as lists:
+            async for one in lists:
+                yield one

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 from matchcut.server.records import (
+    Counted,
     EncoderIdentity,
+    EventKind,
+    Forgotten,
     Ingested,
     Item,
+    ItemCounts,
     Match,
     MediaReport,
     Outcome,
+    PersonalMatch,
+    PersonalRanking,
     Ranking,
+    Recorded,
     Segment,
     StageTimes,
     TimeRange,
 )
-from matchcut.v1 import catalog_pb2, common_pb2, media_pb2, recommender_pb2
+from matchcut.v1 import catalog_pb2, common_pb2, events_pb2, media_pb2, recommender_pb2
 
 OUTCOMES = {
     Outcome.CREATED: catalog_pb2.INGEST_OUTCOME_CREATED,
     Outcome.REPLACED: catalog_pb2.INGEST_OUTCOME_REPLACED,
     Outcome.UNCHANGED: catalog_pb2.INGEST_OUTCOME_UNCHANGED,
     Outcome.UPDATED: catalog_pb2.INGEST_OUTCOME_UPDATED,
+}
+KINDS = {
+    EventKind.IMPRESSION: events_pb2.EVENT_KIND_IMPRESSION,
+    EventKind.CLICK: events_pb2.EVENT_KIND_CLICK,
+    EventKind.WATCH: events_pb2.EVENT_KIND_WATCH,
+    EventKind.LIKE: events_pb2.EVENT_KIND_LIKE,
+    EventKind.DISLIKE: events_pb2.EVENT_KIND_DISLIKE,
+    EventKind.SKIP: events_pb2.EVENT_KIND_SKIP,
+    EventKind.SAVE: events_pb2.EVENT_KIND_SAVE,
+    EventKind.SHARE: events_pb2.EVENT_KIND_SHARE,
+    EventKind.PURCHASE: events_pb2.EVENT_KIND_PURCHASE,
 }
 
 
@@ -119,3 +137,83 @@ def ranking(found: Ranking) -> recommender_pb2.RecommendResponse:
         report=report(found.report),
         resume=found.resume,
     )
+
+
+def user_match(found: PersonalMatch) -> recommender_pb2.UserMatch:
+    """One item of a user's list."""
+    why = found.reason
+    shares = [recommender_pb2.SignalShare(signal=signal, share=share) for signal, share in why.shares.items()]
+    return recommender_pb2.UserMatch(
+        item=item(found.item),
+        score=found.score,
+        reason=recommender_pb2.Reason(nearest_item_id=why.nearest_item_id, similarity=why.similarity, shares=shares),
+        propensity=found.propensity,
+    )
+
+
+def personal(
+    found: PersonalRanking, *, revision: int = 1, final: bool = True, event_id: str = ""
+) -> recommender_pb2.RecommendForUserResponse:
+    """A user's list; its revision, whether it is the last and which event it answers are the call's to say."""
+    model, assigned = found.model, found.assignment
+    variant = recommender_pb2.Variant(experiment=assigned.experiment, name=assigned.variant)
+    return recommender_pb2.RecommendForUserResponse(
+        matches=[user_match(one) for one in found.matches],
+        recommendation_id=found.recommendation_id,
+        variant=variant if assigned.experiment else None,
+        model=recommender_pb2.SessionModel(
+            name=model.name, version=model.version, digest=model.digest, dimensions=model.dimensions
+        ),
+        encoder=encoder(found.encoder),
+        cold=found.cold,
+        events=found.events,
+        revision=revision,
+        final=final,
+        times=times(found.times),
+        report=report(found.report),
+        event_id=event_id,
+    )
+
+
+def recorded(done: Recorded) -> events_pb2.RecordEventsResponse:
+    """What became of events."""
+    return events_pb2.RecordEventsResponse(
+        recorded=done.recorded,
+        duplicates=done.duplicates,
+        unknown_items=done.unknown_items,
+        expired=done.expired,
+        times=times(done.times),
+    )
+
+
+def forgotten(done: Forgotten) -> events_pb2.ForgetUserResponse:
+    """A receipt."""
+    receipt = done.receipt
+    return events_pb2.ForgetUserResponse(
+        events=receipt.events,
+        exposures=receipt.exposures,
+        time_us=receipt.time_us,
+        digest=receipt.digest,
+        times=times(done.times),
+    )
+
+
+def counted(found: Counted) -> events_pb2.CountEventsResponse:
+    """How many users did what."""
+    return events_pb2.CountEventsResponse(
+        items=[item_count(one) for one in found.items], threshold=found.threshold, times=times(found.times)
+    )
+
+
+def item_count(found: ItemCounts) -> events_pb2.ItemCount:
+    """The same of one item; kinds that nobody did are left out."""
+    kinds = [
+        events_pb2.KindCount(kind=KINDS[kind], users=users)
+        for kind, users in sorted(found.kinds.items(), key=_order)
+        if users
+    ]
+    return events_pb2.ItemCount(item_id=found.item_id, users=found.users, kinds=kinds)
+
+
+def _order(entry: tuple[EventKind, int]) -> int:
+    return KINDS[entry[0]]

@@ -146,22 +146,23 @@ class Requests:
     def __init__(self, config: Config) -> None:
         self.media = MediaRequests(config)
 
-    def query(self, message: recommender_pb2.Query) -> Query:
-        """A query that is complete."""
+    def query(self, message: recommender_pb2.Query, field: str = "query") -> Query:
+        """A query that is complete; field: its path in the request."""
         source = message.WhichOneof("source")
         if source == "items":
-            ids = few(message.items.item_ids, QUERY_ITEMS, "query.items.item_ids")
+            path = f"{field}.items.item_ids"
+            ids = few(message.items.item_ids, QUERY_ITEMS, path)
             if not ids:
-                raise InvalidInput("query.items.item_ids is empty; name at least one", field="query.items.item_ids")
-            unique = dict.fromkeys(item_id(name, "query.items.item_ids") for name in ids)
+                raise InvalidInput(f"{path} is empty; name at least one", field=path)
+            unique = dict.fromkeys(item_id(name, path) for name in ids)
             return ItemsQuery(tuple(unique), message.items.include_themselves)
         if source == "vector":
             if not message.vector.values:
-                raise InvalidInput("query.vector.values is empty", field="query.vector.values")
+                raise InvalidInput(f"{field}.vector.values is empty", field=f"{field}.vector.values")
             return VectorQuery(np.array(message.vector.values, np.float32), encoder(message.vector.encoder))
         if source == "clip":
             return self._clip(message.clip)
-        raise InvalidInput("query.source is not set: send items, a vector or a clip", field="query")
+        raise InvalidInput(f"{field}.source is not set: send items, a vector or a clip", field=field)
 
     def _clip(self, message: recommender_pb2.ClipQuery) -> Media:
         kind = self.media.kind(message.media)

@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
 
 from matchcut.server.clock import Clock
 from matchcut.server.pipeline import Job
+from matchcut.server.records import StageTimes
 from matchcut.server.tracing import Recorder, Trace, Tracer
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Watch", "Work", "clock", "interceptors", "work"]
 
+T = TypeVar("T")
 SILENT = "/grpc."  # health checks and reflection: whoever watches is not watched
 CODES: dict[Any, str] = {None: "OK"} | {key: code.name for code in grpc.StatusCode for key in (code, code.value[0])}
 EARLY = 0.05  # seconds; the caller watches its deadline itself, and its clock may be before ours
@@ -179,9 +181,43 @@ def work(kind: str) -> Work:
     return NOBODY if request is None else Work(request, kind)
 
 
-def clock() -> Clock:
-    """A clock for the request that the current task handles; one that remembers more where somebody will see that."""
+class Untold(Clock):
+    """A clock that nobody looks at, and so one that does nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, stage: str) -> nullcontext[None]:  # type: ignore[override]
+        """See Clock."""
+        return NOTHING
+
+    def over(self, stage: str, items: Iterable[T]) -> Generator[T, None, None]:
+        """See Clock."""
+        yield from items
+
+    def move(self, wall_ns: int, stage: str, to: str) -> None:
+        """See Clock."""
+
+    def note(self, stage: str, *, variant: str = "", **counts: int) -> None:
+        """See Clock."""
+
+    def times(self) -> StageTimes:
+        """See Clock; there are none."""
+        return StageTimes((), 0)
+
+
+NOTHING = nullcontext()
+
+
+def clock(*, told: bool = True) -> Clock:
+    """A clock for the request that the current task handles; one that remembers more where somebody will see that.
+
+    Args:
+        told: whether the reply tells the times; if not, they are only counted where somebody watches.
+    """
     request = UNDER_WAY.get()
+    if request is None and not told:
+        return Untold()
     recording = request is not None and request.trace is not None and request.trace.recording
     return Recorder() if recording else Clock()
 

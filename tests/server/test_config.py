@@ -29,6 +29,7 @@ EXAMPLES = {
     "scan": "scalar",
     "metrics": "127.0.0.1:9464",
     "oip": "off",
+    "users": "off",
     "model_control": "explicit",
 }
 

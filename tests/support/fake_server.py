@@ -17,7 +17,15 @@ from google.rpc import code_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from matchcut.v1 import catalog_pb2, catalog_pb2_grpc, common_pb2, recommender_pb2, recommender_pb2_grpc
+from matchcut.v1 import (
+    catalog_pb2,
+    catalog_pb2_grpc,
+    common_pb2,
+    events_pb2,
+    events_pb2_grpc,
+    recommender_pb2,
+    recommender_pb2_grpc,
+)
 
 ENCODER = common_pb2.Encoder(name="lite", version="1", digest="ab" * 32, dimensions=4)
 
@@ -58,6 +66,32 @@ def ranking(revision: int, *ids: str, final: bool = False) -> recommender_pb2.Re
     return recommender_pb2.RecommendResponse(matches=matches, revision=revision, final=final, encoder=ENCODER)
 
 
+def user_ranking(revision: int, *ids: str, final: bool = False) -> recommender_pb2.RecommendForUserResponse:
+    """A user's list with these items in this order."""
+    matches = [
+        recommender_pb2.UserMatch(
+            item=catalog_pb2.Item(item_id=i),
+            score=0.5,
+            propensity=0.25,
+            reason=recommender_pb2.Reason(
+                nearest_item_id="near",
+                similarity=0.75,
+                shares=[recommender_pb2.SignalShare(signal="history", share=1.0)],
+            ),
+        )
+        for i in ids
+    ]
+    return recommender_pb2.RecommendForUserResponse(
+        matches=matches,
+        recommendation_id="list",
+        model=recommender_pb2.SessionModel(name="mean", version="1", digest="cd" * 32, dimensions=4),
+        encoder=ENCODER,
+        events=len(ids),
+        revision=revision,
+        final=final,
+    )
+
+
 def fails(code: grpc.StatusCode, message: str, *details: Message) -> Handler:
     """A handler that answers with an error after the first message."""
 
@@ -81,6 +115,7 @@ class FakeServer:
     """
 
     ranking = staticmethod(ranking)
+    user_ranking = staticmethod(user_ranking)
     fails = staticmethod(fails)
 
     def __init__(self) -> None:
@@ -151,6 +186,27 @@ def ranked_live(requests: Iterator[Any], seen: Seen, context: grpc.ServicerConte
     yield ranking(revision + 1, "a", "b", final=True)
 
 
+def recorded(requests: Iterator[Any], seen: Seen, context: grpc.ServicerContext) -> Iterable[Message]:
+    """All are new, and of unknown items."""
+    count = len(next(requests).events)
+    times = common_pb2.StageTimes(total_us=500_000)
+    yield events_pb2.RecordEventsResponse(recorded=count, duplicates=1, unknown_items=count, times=times)
+
+
+def followed(requests: Iterator[Any], seen: Seen, context: grpc.ServicerContext) -> Iterable[Message]:
+    """A list of the items so far after each message, then the final one; a chunk is the item "seen"."""
+    items: list[str] = []
+    revision = 0
+    for request in requests:
+        kind = request.WhichOneof("message")
+        items += {"header": [], "event": [request.event.item_id], "chunk": ["seen"]}[kind]
+        revision += 1
+        reply = user_ranking(revision, *items)
+        reply.event_id = request.event.event_id
+        yield reply
+    yield user_ranking(revision + 1, *items, final=True)
+
+
 DEFAULTS: dict[str, Handler] = {
     "Ingest": ingested,
     "IngestVectors": ingested,
@@ -160,18 +216,45 @@ DEFAULTS: dict[str, Handler] = {
     "SwitchEncoder": lambda r, s, c: [catalog_pb2.SwitchEncoderResponse(encoder=ENCODER, switched=not next(r).dry_run)],
     "Recommend": lambda r, s, c: [ranking(1, "a", "b", final=bool(next(r)))],
     "RecommendLive": ranked_live,
+    "RecordEvents": recorded,
+    "ForgetUser": lambda r, s, c: [
+        events_pb2.ForgetUserResponse(events=len(next(r).user_id), exposures=2, time_us=1_500_000, digest="ab" * 32)
+    ],
+    "CountEvents": lambda r, s, c: [
+        events_pb2.CountEventsResponse(
+            items=[
+                events_pb2.ItemCount(
+                    item_id=item_id,
+                    users=12,
+                    kinds=[
+                        events_pb2.KindCount(kind=events_pb2.EVENT_KIND_LIKE, users=11),
+                        events_pb2.KindCount(kind=99, users=10),  # type: ignore[arg-type]
+                    ],
+                )
+                for item_id in next(r).item_ids
+            ],
+            threshold=10,
+        )
+    ],
+    "RecommendForUser": lambda r, s, c: [user_ranking(1, "a", next(r).user_id, final=True)],
+    "RecommendForUserLive": followed,
     "Check": lambda r, s, c: [health_pb2.HealthCheckResponse(status=1 if next(r) is not None else 0)],
 }
 
 
-SERVICES = [(catalog_pb2_grpc, "Catalog"), (recommender_pb2_grpc, "Recommender"), (health_pb2_grpc, "Health")]
+SERVICES = [
+    (catalog_pb2_grpc, "Catalog"),
+    (recommender_pb2_grpc, "Recommender"),
+    (events_pb2_grpc, "Events"),
+    (health_pb2_grpc, "Health"),
+]
 
 
 def _servicer(fake: FakeServer, base: type) -> Any:
     """An implementation of a service by its stub's base class."""
 
     def method(name: str) -> Callable[[Any, Any, grpc.ServicerContext], Any]:
-        streams = name in ("Ingest", "RecommendLive")
+        streams = name in ("Ingest", "RecommendLive", "RecommendForUserLive")
 
         def many(self: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
             yield from fake.answer(name, request if streams else iter([request]), context)
@@ -180,7 +263,7 @@ def _servicer(fake: FakeServer, base: type) -> Any:
             (reply,) = many(self, request, context)
             return reply
 
-        return many if name == "RecommendLive" else one
+        return many if name.endswith("Live") else one
 
     return type("Servicer", (base,), {name: method(name) for name in DEFAULTS if hasattr(base, name)})()
 

@@ -117,7 +117,7 @@ async def sharing(config: Config, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 @pytest.fixture
 def all_join(monkeypatch: pytest.MonkeyPatch) -> None:
     """The measurement at the start finds nothing, so that up to --max-batch frames are joined."""
-    monkeypatch.setattr(encode, "tune", lambda batcher, engine: batcher.size)
+    monkeypatch.setattr(encode, "tune", lambda batcher, engine, **_: batcher.size)
 
 
 @pytest.mark.usefixtures("all_join")
@@ -200,7 +200,7 @@ async def test_a_caller_that_waits_for_the_engine_loses_its_place_as_soon_as_it_
 async def test_a_deadline_that_cannot_be_met_is_refused_before_anything_runs(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measured(batcher: Batcher, engine: Engine) -> int:
+    def measured(batcher: Batcher, engine: Engine, **_: Any) -> int:
         """An engine that takes a minute."""
         batcher._timing.warm = True
         batcher._timing.learn(1, 60.0)

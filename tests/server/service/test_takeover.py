@@ -169,7 +169,7 @@ async def test_a_request_that_the_switch_overtakes_answers_as_before(
     both: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, opened = threading.Semaphore(0), threading.Event()
-    honest = Pipeline._understand
+    honest = Pipeline.understand
 
     def overtaken(*arguments: Any) -> Any:
         held.release()
@@ -181,7 +181,7 @@ async def test_a_request_that_the_switch_overtakes_answers_as_before(
         for item_id, seeds in ITEMS.items():
             await ahead(wire, item_id, seeds)
         before = [gist(await wire.clip(1, 4)), gist(await alike(wire, "a", "b")), gist(await wire.ask([1.0] * 48))]
-        monkeypatch.setattr(Pipeline, "_understand", overtaken)
+        monkeypatch.setattr(Pipeline, "understand", overtaken)
         asked = [wire.clip(1, 4), alike(wire, "a", "b"), wire.ask([1.0] * 48)]
         tasks = [asyncio.create_task(one) for one in asked]
         for _ in tasks:
