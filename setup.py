@@ -161,6 +161,15 @@ setup(
         "kernels": [TRITON],
         "otel": OTEL,
         "tensorrt": [TENSORRT],
+        # Learns models (matchcut train); what serves does without. An exact torch, so that pip takes its CPU build
+        # ("2.13.0+cpu", which is newer to pip than "2.13.0") wherever that is offered.
+        "train": [
+            "torch==2.13.0",
+            "matplotlib>=3.9",  # learning curves and confusion matrices
+            "onnx>=1.17",
+            "opacus>=1.5",  # differential privacy
+            "scikit-learn>=1.5",  # its digits, and metrics to compare with
+        ],
         "test": [
             *OTEL,
             stub_tool(),

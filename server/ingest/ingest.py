@@ -24,6 +24,7 @@ from matchcut.server.records import (
     Segment,
 )
 from matchcut.server.segments import SegmentBounds
+from matchcut.server.tagging import Tagger, Tags, kept, merged
 from matchcut.server.vectors import agree, unit
 
 __all__ = ["Ingest"]
@@ -36,12 +37,15 @@ class Ingest:
 
     Args:
         bounds: of an item's segments.
+        tagger: gives items tags from what their media shows, beside those that callers give. Items whose content is
+            there already keep the tags that were found then.
     """
 
-    def __init__(self, pipelines: Pipelines, *, bounds: SegmentBounds) -> None:
+    def __init__(self, pipelines: Pipelines, *, bounds: SegmentBounds, tagger: Tagger | None = None) -> None:
         self._pipelines = pipelines
         self._catalog = pipelines.catalog
         self._bounds = bounds
+        self._tagger = tagger
 
     def media(self, tenant: str, item: Item, media: Media, job: Job, *, declared: bytes = b"") -> Ingested:
         """Puts an item in from its media; what was there stays until the whole new item is durable.
@@ -60,8 +64,11 @@ class Ingest:
             if not declared and isinstance(media.form, Container) and intake.spool():
                 declared = intake.digest()
             if known.content == recipe.content(declared):
+                if self._tagger is not None:
+                    item = replace(item, tags=merged(item.tags, kept(known.item.tags)))
                 return self._same(tenant, item, job)
-        segments = _segments(pipeline, intake, recipe, report, job)
+        tags = None if self._tagger is None else self._tagger.begin()
+        segments = _segments(pipeline, intake, recipe, report, job, tags)
         digest = intake.digest()
         if declared and intake.whole and digest != declared:
             raise InvalidInput(
@@ -70,6 +77,10 @@ class Ingest:
                 field="header.content_sha256",
             )
         job.caller.check()
+        if tags is not None:
+            with job.clock("tag"):
+                item = replace(item, tags=merged(item.tags, tags.result()))
+                job.clock.note("tag", frames=tags.frames)
         known = Known(replace(item, duration_us=report.duration_us), pipeline.encoder, recipe.content(digest))
         return self._put(tenant, replace(known, recipe=recipe.text()), segments, job, report)
 
@@ -207,9 +218,12 @@ class Ingest:
         return Ingested(stored.item, outcome, len(stored.segments), stored.encoder, job.clock.times())
 
 
-def _segments(pipeline: Pipeline, intake: Intake, recipe: Recipe, report: MediaReport, job: Job) -> tuple[Segment, ...]:
+def _segments(
+    pipeline: Pipeline, intake: Intake, recipe: Recipe, report: MediaReport, job: Job, tags: Tags | None = None
+) -> tuple[Segment, ...]:
     """All of the media's segments."""
-    for segments, _ in pipeline.segments(intake.media, report, job, bounds=recipe.bounds):
+    shown = None if tags is None else tags.add
+    for segments, _ in pipeline.segments(intake.media, report, job, bounds=recipe.bounds, shown=shown):
         return segments
     raise AssertionError("segments() yields at its end")
 

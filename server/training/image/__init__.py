@@ -1,0 +1,1 @@
+"""Classifiers of pictures: cleaned data, a small network or the default encoder fine-tuned, exported for the server."""
