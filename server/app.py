@@ -11,26 +11,29 @@ from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
 from matchcut.kernels.device import Device
-from matchcut.server import device, encode, engines, health, listener, models, oip
+from matchcut.server import device, encode, engines, health, listener, models, oip, tagging
 from matchcut.server.batcher import Batcher
 from matchcut.server.catalog import Catalog, Edition, open_catalog
 from matchcut.server.config import NOT_GIVEN, Config
 from matchcut.server.engines import Engine
+from matchcut.server.engines.freeing import Freeing
 from matchcut.server.ingest import Ingest, Pipelines, taken_over, warn_of_others
 from matchcut.server.models import Encoder, temporal
 from matchcut.server.models.graph import Graph
+from matchcut.server.personal import opening
 from matchcut.server.pipeline import Pipeline
-from matchcut.server.records import MediaLimits
+from matchcut.server.records import EncoderIdentity, MediaLimits
 from matchcut.server.recurrence import Recurrence
 from matchcut.server.segments import SegmentBounds
 from matchcut.server.service import SERVICES, add_services, watching
 from matchcut.server.service.access import interceptors, warn_of_clear_text
-from matchcut.server.serving import ModelState, Repository
+from matchcut.server.serving import Model, ModelState, Repository
 from matchcut.server.serving.encoder_model import EncoderModel, MediaModel
 from matchcut.server.serving.on_demand import OnDemand, recurrent
 from matchcut.server.serving.repository import FolderRepository
@@ -40,6 +43,7 @@ from matchcut.server.tracing import Tracer
 if TYPE_CHECKING:
     from matchcut.server.metrics import Metrics
 
+Own = WeakKeyDictionary[Pipeline, tuple[Model, ...]]  # what an encoder is to clients of the inference protocol
 log = logging.getLogger("matchcut")
 
 
@@ -81,22 +85,31 @@ class App:
             if following is not None and taken_over(catalog, encoder.identity, following.identity):
                 encoder, following = following, None
             warn_of_others(catalog, encoder.identity)
+            self._check_gru(encoder, following)
             metrics = None if watched_at is None else self._watch(watched_at, catalog)
             if metrics is not None:
                 opened.push_async_callback(asyncio.to_thread, metrics.close)  # it waits for its thread
-            engine, batcher, pipeline = self._pipeline(encoder, processor, catalog.edition(), metrics, opened)
-            following_pipeline = None
-            if following is not None:
-                *_, following_pipeline = self._pipeline(following, processor, catalog.edition(), metrics, opened)
-            pipelines = Pipelines(catalog, pipeline, following_pipeline)
-            ingest = Ingest(pipelines, bounds=self._bounds(config.max_segments))
+            edition, freeing = catalog.edition(), Freeing()
+            opened.callback(freeing.close)
+            own: Own = WeakKeyDictionary()
+            now = self._pipeline(encoder, processor, edition, metrics, freeing, own)
+            then = None if following is None else self._pipeline(following, processor, edition, metrics, freeing, own)
+            pipelines = Pipelines(catalog, now, then)
+            tagger = tagging.load(config.tagger, threads=config.threads) if config.tagger else None
+            if tagger is not None:
+                opened.callback(tagger.close)
+                log.info("items are tagged by %s", tagger.name)
+            ingest = Ingest(pipelines, bounds=self._bounds(config.max_segments), tagger=tagger)
             server = grpc.aio.server(
                 options=listener.channel_options(config),
                 interceptors=[*watching.interceptors(metrics, tracer), *interceptors(config)],
             )
-            calls = add_services(server, pipelines, ingest, config)
+            personal = opened.enter_context(opening.opened(config, pipelines, processor))
+            if metrics is not None:
+                metrics.follow_users(personal.numbers)
+            calls = add_services(server, pipelines, ingest, config, personal)
             if config.oip == "on":
-                repository = self._repository(engine, batcher, processor, metrics, opened)
+                repository = self._repository(pipelines, own, metrics, opened)
                 regions = oip.add_service(server, repository, calls, config, ready=lambda: watched.ready)
                 opened.callback(regions.close)
                 watched.follow(repository.index)
@@ -139,16 +152,23 @@ class App:
         return engines.load(encoder, engine=config.engine, threads=config.threads, cache=config.cache)
 
     def _pipeline(
-        self, encoder: Encoder, processor: Device, edition: Edition, metrics: Metrics | None, opened: AsyncExitStack
-    ) -> tuple[Engine, Batcher, Pipeline]:
-        """All that an encoder needs to answer, loaded."""
+        self,
+        encoder: Encoder,
+        processor: Device,
+        edition: Edition,
+        metrics: Metrics | None,
+        freeing: Freeing,
+        own: Own,
+    ) -> Pipeline:
+        """All that an encoder needs to answer, loaded; its models are put into `own`.
+
+        Nothing else holds it: the encoder's engine is closed when the last request that uses it is over.
+        """
         config = self._config
         engine = self._engine(encoder)
-        opened.callback(engine.close)
-        batcher = self._batcher(engine, metrics)
-        opened.callback(batcher.close)
+        batcher = self._batcher(engine, metrics, freeing)
         recurrence = self._recurrence(engine, metrics)
-        opened.callback(recurrence.close)
+        freeing.watch(recurrence, nothing)
         pipeline = Pipeline(
             engine,
             batcher,
@@ -161,50 +181,66 @@ class App:
             item_segments=config.max_item_segments,
             ranked=None if metrics is None else metrics.ranked,
         )
-        return engine, batcher, pipeline
+        if config.oip == "on":
+            model = EncoderModel(engine, batcher)
+            media = MediaLimits(pixels=config.max_pixels, bytes=config.max_message, buffered=config.max_buffered)
+            own[pipeline] = model, MediaModel(model, engine, processor, limits=media)
+        return pipeline
 
     def _repository(
-        self, engine: Engine, batcher: Batcher, processor: Device, metrics: Metrics | None, opened: AsyncExitStack
+        self, pipelines: Pipelines, own: Own, metrics: Metrics | None, opened: AsyncExitStack
     ) -> Repository:
-        """The encoder's models and those of the folder, for clients of the open inference protocol."""
+        """The models of the encoder that answers and those of the folder, for clients of the inference protocol."""
         config = self._config
-        encoder = EncoderModel(engine, batcher)
-        media = MediaLimits(pixels=config.max_pixels, bytes=config.max_message, buffered=config.max_buffered)
-        own = (encoder, MediaModel(encoder, engine, processor, limits=media))
         limits = Limits(
             threads=config.threads,
             queue=config.max_queue,
             sequences=config.models_sequences,
             watcher=None if metrics is None else metrics.batches,
         )
-        gru = OnDemand("gru", "1", lambda: recurrent(self._step(engine)(), limits))
+        gru = OnDemand("gru", "1", lambda: recurrent(self._step(pipelines.now.encoder)(), limits))
         opened.callback(gru.close)
+
+        def fixed() -> tuple[Model, ...]:
+            return own[pipelines.now]
+
         if config.models == NOT_GIVEN:
-            return oip.Together(own, gru)
+            return oip.Together(fixed, gru)
         folder = FolderRepository(config.models, limits=limits, load=config.models_load, poll=config.models_poll)
         opened.callback(folder.close)
-        return oip.Together(own, gru, folder)
+        return oip.Together(fixed, gru, folder)
 
-    def _batcher(self, engine: Engine, metrics: Metrics | None) -> Batcher:
+    def _batcher(self, engine: Engine, metrics: Metrics | None, freeing: Freeing) -> Batcher:
         """What all requests share the engine by; it runs as often at once as there are cores for."""
         config = self._config
         watched = None if metrics is None else metrics.batches
         workers = max(1, engines.cores() // config.threads) if config.threads else 1
         batcher = encode.shared(engine, most=config.max_batch, queue=config.max_queue, workers=workers, watcher=watched)
-        size = encode.tune(batcher, engine)
+        freeing.watch(batcher, engine.close)
+        size = encode.tune(batcher, engine, threads=config.threads, cache=config.cache)
         log.info("up to %d frames of all requests go into one run of %s, %d at once", size, engine.variant, workers)
         return batcher
 
     def _recurrence(self, engine: Engine, metrics: Metrics | None) -> Recurrence:
         """What live queries with a state share; its GRU is loaded with the first of them."""
         watched = None if metrics is None else metrics.batches
-        return Recurrence(engine.encoder.identity, self._step(engine), watcher=watched)
+        return Recurrence(engine.encoder.identity, self._step(engine.encoder.identity), watcher=watched)
 
-    def _step(self, engine: Engine) -> Callable[[], Graph]:
+    def _step(self, encoder: EncoderIdentity) -> Callable[[], Graph]:
         """Makes the graph of the GRU's step."""
         given = None if self._config.gru == NOT_GIVEN else self._config.gru
-        dimensions = engine.encoder.identity.dimensions
-        return partial(temporal.step, given, dimensions=dimensions, half_life=self._config.gru_half_life)
+        return partial(temporal.step, given, dimensions=encoder.dimensions, half_life=self._config.gru_half_life)
+
+    def _check_gru(self, encoder: Encoder, following: Encoder | None) -> None:
+        """Raises EngineFailed where --gru does not suit the encoder; it cannot suit two of different dimensions."""
+        if self._config.gru == NOT_GIVEN:
+            return
+        temporal.check(self._config.gru, dimensions=encoder.identity.dimensions)
+        if following is not None and following.identity.dimensions != encoder.identity.dimensions:
+            log.warning(
+                "--gru does not suit the next encoder: give another with it when %r has taken over",
+                following.identity.name,
+            )
 
     def _watch(self, address: listener.Address, catalog: Catalog) -> Metrics:
         from matchcut.server.metrics import Metrics  # a tenth of a second that others need not wait for
@@ -219,6 +255,10 @@ class App:
         return SegmentBounds(
             minimum_us=round(config.min_segment * 1e6), maximum_us=round(config.max_segment * 1e6), count=count
         )
+
+
+def nothing() -> None:
+    """There is nothing left to close."""
 
 
 def listed(repository: Repository) -> Iterator[tuple[str, str, bool]]:

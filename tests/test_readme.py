@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -29,8 +30,11 @@ def blocks(language: str) -> list[str]:
 
 
 def shell_blocks() -> list[str]:
-    """Those that are meant for a running server: not the setup, not the server itself."""
-    return [block for block in blocks("sh") if not block.startswith(("./build.sh", "pip install", "matchcut serve"))]
+    """Those that are meant for a running server: not the setup, not the server itself, nor training without torch."""
+    meant = [block for block in blocks("sh") if not block.startswith(("./build.sh", "pip install", "matchcut serve"))]
+    if importlib.util.find_spec("torch") is None:
+        return [re.sub("^matchcut train .*$", "", block, flags=re.M) for block in meant]
+    return meant
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,7 @@ def place(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
     (folder / "pictures").mkdir()
     for name, there in (("cheetah", "cheetah"), ("lion", "lion"), ("world", "world-0285")):
         shutil.copy(ROOT / "server/engines/frames" / f"{there}.jpg", folder / "pictures" / f"{name}.jpg")
+    subprocess.run([sys.executable, ROOT / "clients" / "demo" / "events.py", folder / "events.csv"], check=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -53,6 +58,7 @@ def place(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
         "MATCHCUT_LISTEN": address,
         "MATCHCUT_SERVER": address,
         "MATCHCUT_DATA": str(folder / "data"),
+        "MATCHCUT_SESSION": str(folder / "sessions"),
         "MATCHCUT_CACHE": str(ROOT / "build" / "cache"),
     }
     (command,) = [block for block in blocks("sh") if block.startswith("matchcut serve")]
@@ -87,6 +93,9 @@ def test_shell_blocks(place: tuple[Path, dict[str, str], str]) -> None:
     first = re.search(r"│\s+1 │ (\S+)\s+│", done.stdout)
     assert first is not None
     assert first[1] == "carphone.mp4"
+    assert "983 events recorded" in done.stdout
+    if importlib.util.find_spec("torch") is not None:
+        assert "version 1 is served now" in done.stdout
 
 
 def test_python_blocks(place: tuple[Path, dict[str, str], str]) -> None:

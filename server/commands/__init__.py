@@ -2,6 +2,40 @@
 
 from __future__ import annotations
 
-from matchcut.server.commands import bench, doctor, encoder, engine, index, ls, query, reindex, rm, serve, top
+from matchcut.server.commands import (
+    bench,
+    doctor,
+    encoder,
+    engine,
+    evaluate,
+    events,
+    forget,
+    index,
+    ls,
+    query,
+    recommend,
+    reindex,
+    rm,
+    serve,
+    top,
+    train,
+)
 
-COMMANDS = (serve, index, query, ls, rm, reindex, encoder, engine, bench, top, doctor)
+COMMANDS = (
+    serve,
+    index,
+    query,
+    ls,
+    rm,
+    events,
+    recommend,
+    forget,
+    reindex,
+    encoder,
+    engine,
+    train,
+    evaluate,
+    bench,
+    top,
+    doctor,
+)
