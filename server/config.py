@@ -197,7 +197,7 @@ class Config:
     session_half_life: float = option(
         4.0, "events after which an event counts half in that mean", group="users", least=0.01
     )
-    candidates: int = option(200, "items that a user's list is made of", group="users", least=1)
+    candidates: int = option(100, "items that a user's list is made of", group="users", least=1)
     experiments: Path = option(NOT_GIVEN, "TOML file of experiments on users' lists", group="users")
 
     oip: str = option(

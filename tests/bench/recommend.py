@@ -1,11 +1,11 @@
-"""An event in, a new list out: `python tests/bench/recommend.py [--items 100000] [--events 2000] [--rounds 3]`.
+"""An event in, a new list out: `python tests/bench/recommend.py [--items 100000] [--events 300] [--rounds 5]`.
 
-A server on one core has so many items of 64 dimensions and a GRU of 64 as its session model. A user with a history of
-200 events tells of one event after the other on one stream (RecommendForUserLive), each durable before it is answered
-with a new list; the client has the other core. Beside it, interleaved, what one would write without a state: all of the
-user's events through ONNX Runtime's GRU operator, and FAISS IndexFlatIP over all items, both in this process on one
-core, with no server, no durability, no list made of what was found. So the ratio is printed twice: of the whole way,
-and of what both do, which is the step and the scan (the stages recall and rank of the replies).
+A server on one core has so many items of 64 dimensions and a GRU of 64 as its session model. In each round a user with
+a history of 200 events tells of one event after the other on one stream (RecommendForUserLive), each durable before it
+is answered with a new list; the client has the other core. Beside it, interleaved, what one would write without a
+state: all of the user's events through ONNX Runtime's GRU operator, and FAISS IndexFlatIP over all items, both in this
+process on one core, with no server, no durability, no list made of what was found. So the ratio is printed twice: of
+the whole way, and of what both do, which is the step and the scan (the stages recall and rank of the replies).
 
 The server's disk decides how long an event takes to be durable: that is the stage `store`, printed by itself.
 """
@@ -165,13 +165,14 @@ def measure(items: int, events: int, rounds: int) -> Iterator[tuple[str, float, 
         pid, address = stack.enter_context(common.started(command, 0 if core else 1))
         client = stack.enter_context(Client(address))
         now = time.time() - 86_400
-        client.record(Event("ana", f"item{n}", "like", time=now + n, id=f"h{n}") for n in range(HISTORY))
+        for user in range(rounds):
+            client.record(Event(f"u{user}", f"item{n}", "like", time=now + n, id=f"{user}-{n}") for n in range(HISTORY))
         while not _filled(client, items):
             time.sleep(0.5)
         number = 0
-        for _ in range(rounds):
+        for user in range(rounds):
             cpu = common.cpu_seconds(pid)
-            with client.recommend_live_for("ana", limit=TOP) as lists:
+            with client.recommend_live_for(f"u{user}", limit=TOP) as lists:
                 for _ in range(events):
                     number += 1
                     began = time.perf_counter()
@@ -201,7 +202,7 @@ def measure(items: int, events: int, rounds: int) -> Iterator[tuple[str, float, 
 
 def _filled(client: Client, items: int) -> bool:
     """Whether all items can be recommended, and are coded for the scan."""
-    ranked = next(stage for stage in client.recommend_for("ana").times.stages if stage.name == "rank")
+    ranked = next(stage for stage in client.recommend_for("u0").times.stages if stage.name == "rank")
     return ranked.variant not in ("", "numpy") and ranked.counts["rows"] > 0.99 * (items - HISTORY)
 
 
@@ -209,8 +210,8 @@ def main() -> None:
     """Measures, prints and keeps the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--items", type=int, default=100_000)
-    parser.add_argument("--events", type=int, default=500)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--events", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keep", action="store_true", help="append to results/recommend.csv")
     options = parser.parse_args()
     if faiss is None:
