@@ -15,6 +15,7 @@ Codes only make rankings faster: they are in memory alone, made anew at each sta
 """
 
 from matchcut.server.catalog.contract import (
+    FILE,
     Catalog,
     Edition,
     Known,
@@ -29,6 +30,7 @@ from matchcut.server.catalog.contract import (
 from matchcut.server.catalog.local import open_catalog
 
 __all__ = [
+    "FILE",
     "Catalog",
     "Edition",
     "Known",

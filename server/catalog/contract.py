@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from matchcut.kernels.codes import CodedRows
 from matchcut.server.records import EncoderIdentity, Floats, Item, Outcome, Segment, TagFilter, TimeRange
 
+FILE = "catalog.sqlite"  # in the data folder
 Listener = Callable[[str, str], None]  # is told tenant and id of an item
 
 

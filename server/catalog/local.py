@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from matchcut.server.catalog.changes import Amend, Put, Remove, Stage
 from matchcut.server.catalog.coder import Coding
 from matchcut.server.catalog.contract import (
+    FILE,
     Catalog,
     Edition,
     Known,
@@ -57,7 +58,7 @@ def open_catalog(
         if path is not None:
             folder = Folder(path)
             opened.callback(folder.close)
-            store = Store(path / "catalog.sqlite", limit_bytes=limit_bytes)
+            store = Store(path / FILE, limit_bytes=limit_bytes)
             opened.callback(store.close)
             memory.reserve(store.sizes())
             for put in store.items():

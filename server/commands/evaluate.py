@@ -38,7 +38,6 @@ examples:
   matchcut evaluate exposures /srv/matchcut --window 6
 """
 MODELS = ("sar", "popular")
-LOG = "events.sqlite"
 LONGEST_WINDOW = 24 * 366.0  # hours
 SPLITS = ("random", "last")
 
@@ -146,7 +145,7 @@ def exposures(arguments: argparse.Namespace) -> int:
     from matchcut.server.evaluation.exposures import by_variant, judge
 
     folder = arguments.folder or config.load({"data": arguments.data, "config": arguments.config}).data
-    log = folder / LOG
+    log = folder / events.FILE
 
     def mine(tenant: str) -> bool:
         return arguments.tenant is None or tenant == arguments.tenant

@@ -11,12 +11,13 @@ contract.py says what it promises, local.py keeps the promise on one machine:
 retention deletes what is too old or too much, between two commits. reading is for other processes.
 """
 
-from matchcut.server.events.contract import Appended, EventLog, LogSizes
+from matchcut.server.events.contract import FILE, Appended, EventLog, LogSizes
 from matchcut.server.events.local import open_log
 from matchcut.server.events.reading import read_answers, read_exposures, read_log, read_receipts, read_sessions
 from matchcut.server.events.strengths import strength
 
 __all__ = [
+    "FILE",
     "Appended",
     "EventLog",
     "LogSizes",

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from matchcut.server.records import Event, Exposure, ItemCounts, Logged, Receipt, UserKey
 
+FILE = "events.sqlite"  # in the data folder
+
 
 @dataclass(frozen=True, slots=True)
 class Appended:

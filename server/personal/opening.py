@@ -11,7 +11,7 @@ from pathlib import Path
 from matchcut.kernels.device import Device
 from matchcut.server import blend
 from matchcut.server.config import NOT_GIVEN, Config
-from matchcut.server.events import open_log
+from matchcut.server.events import FILE, open_log
 from matchcut.server.ingest import Pipelines
 from matchcut.server.personal.following import Choosing, Following
 from matchcut.server.personal.personal import Personal
@@ -21,7 +21,6 @@ from matchcut.server.users import Galleries, Users
 
 __all__ = ["opened"]
 
-EVENTS = "events.sqlite"
 DAY_US = 24 * 3600 * 1_000_000
 LOOK_S = 1.0  # between two looks for another session model, or another encoder
 
@@ -45,7 +44,7 @@ def opened(config: Config, pipelines: Pipelines, device: Device) -> Iterator[Per
 
     with ExitStack() as stack:
         log = open_log(
-            None if memory else config.data / EVENTS,
+            None if memory else config.data / FILE,
             days=config.event_days,
             user_events=config.user_events,
             threshold=config.anonymity,

@@ -8,15 +8,13 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from matchcut.server.catalog import Stored, rows, schema
+from matchcut.server.catalog import FILE, Stored, rows, schema
 from matchcut.server.catalog.failures import KIND
 from matchcut.server.errors import InvalidInput, NotFound
 from matchcut.server.records import EncoderIdentity, Floats, Segment, TimeRange
 from matchcut.server.users.content import content
 
-__all__ = ["CATALOG", "EVENTS", "vectors"]
-
-CATALOG, EVENTS = "catalog.sqlite", "events.sqlite"
+__all__ = ["vectors"]
 
 
 def vectors(folder: Path, tenant: str) -> tuple[dict[str, Floats], EncoderIdentity]:
@@ -29,9 +27,9 @@ def vectors(folder: Path, tenant: str) -> tuple[dict[str, Floats], EncoderIdenti
         NotFound: the folder holds no catalogue, or the tenant no items.
         StoreFailed: it is damaged, or cannot be read.
     """
-    path = folder / CATALOG
+    path = folder / FILE
     if not path.is_file():
-        raise NotFound(f"{folder} holds no {CATALOG}; give a server's data folder", reason="CATALOG_NOT_FOUND")
+        raise NotFound(f"{folder} holds no {FILE}; give a server's data folder", reason="CATALOG_NOT_FOUND")
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True)) as db:
             if KIND.check(db, path) < schema.VERSION:

@@ -13,6 +13,7 @@ import numpy as np
 
 from matchcut.server.errors import EngineFailed, InvalidInput, NotFound
 from matchcut.server.evaluation.metrics import interval
+from matchcut.server.events import FILE, read_log
 from matchcut.server.session.contract import SessionModel
 from matchcut.server.session.decaying import DecayingMean
 from matchcut.server.session.folder import current, deploy
@@ -87,13 +88,12 @@ def load(events: Path, vectors: Path | None, tenant: str) -> Dataset:
 
 def logged(path: Path, tenant: str) -> list[dataset.Row]:
     """The tenant's events from a server's data folder; users are digests, which name nobody."""
-    from matchcut.server.events import read_log
-
-    if not (path / store.EVENTS).is_file():
-        raise NotFound(f"{path} holds no {store.EVENTS}; give a server's data folder", reason="EVENTS_NOT_FOUND")
+    log = path / FILE
+    if not log.is_file():
+        raise NotFound(f"{path} holds no {FILE}; give a server's data folder", reason="EVENTS_NOT_FOUND")
     return [
         (digest.hex(), event.item_id, event.time_us, event.strength)
-        for of, digest, event in read_log(path / store.EVENTS)
+        for of, digest, event in read_log(log)
         if of == tenant
     ]
 
