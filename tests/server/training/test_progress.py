@@ -43,6 +43,7 @@ def test_a_part_that_fails_is_not_told_as_done(capsys: pytest.CaptureFixture[str
 
 
 def test_bars_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")  # a dumb one is shown no bars
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)
     monkeypatch.setattr(progress, "Console", lambda stderr: console)

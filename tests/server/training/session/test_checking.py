@@ -90,7 +90,8 @@ def test_every_line_says_what_it_depends_on(quick: None, ring: Dataset, tmp_path
     assert rows[-1]["seen"] == "removed"
     assert float(rows[-1]["ndcg gain low"]) <= float(rows[-1]["ndcg gain"]) <= float(rows[-1]["ndcg gain high"])
     assert {row["seed"] for row in rows} == {"3"}
-    assert float(rows[0]["cpu seconds"]) > 0
+    assert lines[0].cpu_seconds > 0
+    assert float(rows[0]["cpu seconds"]) == round(lines[0].cpu_seconds, 1)
 
 
 def test_served_lists_leave_out_what_was_seen_and_may_be_moved_by_popularity(ring: Dataset) -> None:
