@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from matchcut.server import config
+from matchcut.server import blend, config
 from matchcut.server.models import description
 
 ROOT = Path(__file__).parents[1]
@@ -123,6 +123,12 @@ def test_the_description_of_a_model_shown_is_one(tmp_path: Path) -> None:
     (tmp_path / "model.toml").write_text(shown)
     told = description.of_model(tmp_path, tmp_path)
     assert (told.max_batch, told.instances, told.default_version, told.states) == (16, 2, "3", {"h": "h_next"})
+
+
+def test_the_experiments_shown_can_run() -> None:
+    (shown,) = [block for block in blocks("toml") if "[[experiments]]" in block]
+    (running,) = blend.parse(shown, "README.md").running
+    assert [variant.name for variant in running.variants] == ["control", "diverse"]
 
 
 def test_links_lead_somewhere() -> None:
