@@ -150,8 +150,9 @@ class Config:
 
     tagger: str = option(
         "",
-        "ONNX classifier, as `matchcut train image` makes one, whose classes become tags (class:...) of items that are "
-        "put in: PATH, or PATH@P for those with a mean probability of at least P, 0.5 otherwise; off by default",
+        "classifier, as `matchcut train image` makes one, whose classes become tags (class:...) of items that are put "
+        "in: an ONNX file, or its folder, of which the highest version is taken; PATH, or PATH@P for those with a mean "
+        "probability of at least P, 0.5 otherwise; off by default",
         group="encoder",
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,12 +13,14 @@ from matchcut.kernels.preprocess import preprocess
 from matchcut.server import models
 from matchcut.server.blanks import is_blank
 from matchcut.server.engines.graphs import GraphEngine
-from matchcut.server.errors import EngineFailed, InvalidInput
+from matchcut.server.errors import EngineFailed, InvalidInput, MatchcutError
 from matchcut.server.models import graph
 from matchcut.server.records import Floats, Pixels
 
 __all__ = ["PREFIX", "Tagger", "Tags", "kept", "load", "merged"]
 
+FILE = "model.onnx"
+VERSION = re.compile("[1-9][0-9]{0,17}")
 PREFIX = "class:"  # so that a tag of the tagger's is told from those that callers give
 THRESHOLD = 0.5
 MOST = 8  # tags of an item
@@ -157,16 +159,54 @@ def kept(tags: Iterable[str]) -> tuple[str, ...]:
 
 
 def load(option: str, *, threads: int = 0) -> Tagger:
-    """The tagger that an option names: PATH or PATH@THRESHOLD.
+    """The tagger that an option names: PATH or PATH@THRESHOLD; PATH is an ONNX file or a folder, see file().
 
     Raises:
-        MatchcutError: see Tagger.
+        MatchcutError: see Tagger; the message names the option.
     """
-    path, at, after = option.rpartition("@")
+    path, at, after = option, "", ""
+    if "@" in Path(option).name and not there(Path(option).expanduser()):  # else an "@" is the path's own
+        path, at, after = option.rpartition("@")
     try:
-        threshold = float(after) if at else math.nan
+        threshold = float(after) if at else THRESHOLD
     except ValueError:
-        threshold = math.nan
-    if math.isnan(threshold):  # an "@" of the path's own
-        return Tagger(Path(option).expanduser(), threads=threads)
-    return Tagger(Path(path).expanduser(), threshold=threshold, threads=threads)
+        raise wrong(
+            f"--tagger {option}: {after!r} is no number; after the '@' stands a threshold, such as 0.5"
+        ) from None
+    try:
+        return Tagger(file(Path(path).expanduser()), threshold=threshold, threads=threads)
+    except MatchcutError as error:
+        raise type(error)(f"--tagger {option}: {error.message}", reason=error.reason, field="tagger") from error
+
+
+def file(path: Path) -> Path:
+    """The ONNX file that a path means: itself, model.onnx in that folder, or in its folder of the highest number.
+
+    Raises:
+        InvalidInput: the path is not there or cannot be read, or the folder has none.
+    """
+    try:
+        if not path.exists():
+            raise wrong(f"{str(path)!r} is not there; give a classifier's ONNX file or folder")
+        if not path.is_dir():
+            return path
+        numbers = sorted(int(each.name) for each in path.iterdir() if VERSION.fullmatch(each.name))
+    except OSError as error:
+        raise wrong(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    for folder in (path, *(path / str(number) for number in reversed(numbers))):
+        if (folder / FILE).is_file():
+            return folder / FILE
+    raise wrong(f"{str(path)!r} has no {FILE}, nor a version, such as 1/{FILE}; give a classifier's file or folder")
+
+
+def there(path: Path) -> bool:
+    """Whether there is something of this name; of one that cannot be looked for there is not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def wrong(what: str) -> InvalidInput:
+    """An error of the option."""
+    return InvalidInput(what, reason="INVALID_OPTION", field="tagger")

@@ -7,9 +7,9 @@ something else. So there is something to learn, and something to get wrong.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import random
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +42,11 @@ def visits(begin: int, seed: int = 7) -> Iterator[tuple[str, str, str, int, str]
 
 def main() -> None:
     """Writes the file that the command line names."""
-    with Path(sys.argv[1]).open("w", newline="", encoding="utf-8") as file:
+    parser = argparse.ArgumentParser(
+        description="Writes what 120 made-up users did with the demo's clips, for `matchcut events`."
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="the CSV file to write, e.g. events.csv")
+    with parser.parse_args().file.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
         writer.writerows(visits(int(time.time()) // DAY * DAY - 8 * DAY))

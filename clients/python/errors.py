@@ -10,7 +10,8 @@ Error
 ├── Cancelled           CANCELLED: the call was cancelled, e.g. by closing the client
 ├── Unavailable         UNAVAILABLE: the server cannot be reached, is shutting down, or has lost its GPU and has to be
 │                       started again (reason DEVICE_LOST)
-├── Unauthenticated     UNAUTHENTICATED, PERMISSION_DENIED: the token or certificate is missing or not accepted
+├── Unauthenticated     UNAUTHENTICATED: the token or certificate is missing or not accepted
+├── NotAllowed          PERMISSION_DENIED: the server was started with an option that forbids it, e.g. --users off
 └── ServerError         any other: a fault of the server
 
 The gRPC error is the `__cause__`.
@@ -31,6 +32,7 @@ __all__ = [
     "Error",
     "FailedPrecondition",
     "InvalidInput",
+    "NotAllowed",
     "NotFound",
     "Overloaded",
     "ServerError",
@@ -101,6 +103,10 @@ class Unauthenticated(Error):
     """The token or certificate is missing, or not accepted."""
 
 
+class NotAllowed(Error):
+    """The server was started with an option that forbids it, e.g. --users off (reason USERS_OFF)."""
+
+
 class ServerError(Error):
     """Any other status: a fault of the server."""
 
@@ -115,7 +121,7 @@ _BY_CODE: dict[str, type[Error]] = {
     "CANCELLED": Cancelled,
     "UNAVAILABLE": Unavailable,
     "UNAUTHENTICATED": Unauthenticated,
-    "PERMISSION_DENIED": Unauthenticated,
+    "PERMISSION_DENIED": NotAllowed,
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
+from difflib import get_close_matches
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from matchcut.client.results import Encoder
@@ -137,7 +139,7 @@ class LiveOptions(QueryOptions, total=False):
 class EventOptions(TypedDict, total=False):
     """More of an event; see Event."""
 
-    time: float | None
+    time: float | datetime | None
     session: str
     weight: float | None
     fraction: float | None
@@ -184,7 +186,9 @@ class UserLiveOptions(UserOptions, RankOptions, MediaOptions, CallOptions, total
 def known(options: Mapping[str, Any], kind: Any) -> None:
     """Raises TypeError for a keyword that `kind`, a TypedDict, has not."""
     for name in options.keys() - kind.__optional_keys__:
-        raise TypeError(f"unexpected keyword {name!r}; there are {', '.join(sorted(kind.__optional_keys__))}")
+        near = get_close_matches(name, kind.__optional_keys__, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise TypeError(f"unexpected keyword {name!r}{meant}; there are {', '.join(sorted(kind.__optional_keys__))}")
 
 
 def microseconds(seconds: float) -> int:

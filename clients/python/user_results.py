@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, TypeAlias
 
 from matchcut.client.results import Encoder, Item, MediaReport, StageTimes
@@ -31,7 +32,8 @@ _PREFIX = "EVENT_KIND_"
 class Event:
     """One thing that a user did with an item.
 
-    kind: one of EventKind. time: in seconds since the Unix epoch; None: now, by the server's clock.
+    kind: one of EventKind. time: in seconds since the Unix epoch, or a datetime with a time zone; None: now,
+    by the server's clock.
     session: the user's visit. weight: how much it counts, 0 to 1; None: 1.
     fraction, watched: of a "watch", as a share of the item or in seconds; at most one of them.
     recommendation: `recommendation_id` of the list that showed the item.
@@ -43,7 +45,7 @@ class Event:
     user: str
     item: str
     kind: EventKind
-    time: float | None = None
+    time: float | datetime | None = None
     session: str = ""
     weight: float | None = None
     fraction: float | None = None

@@ -6,13 +6,14 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, TypeAlias, Unpack
+from typing import Any, Unpack
 
 from google.protobuf.message import Message
 
 from matchcut.client import options as wire
 from matchcut.client.calls import Batches, Call, Unary, unary
 from matchcut.client.catalog import Frames, Pictures
+from matchcut.client.event_packing import Events, each, pack
 from matchcut.client.options import CallOptions, UserLiveOptions, UserQueryOptions
 from matchcut.client.packing import FramePacker, Outgoing, Packer, PixelFormat, clip_chunks, pack_picture
 from matchcut.client.recommender import of_items, of_vector
@@ -24,12 +25,6 @@ from matchcut.client.user_results import Event, EventCounts, Receipt, Recorded, 
 from matchcut.v1 import events_pb2, media_pb2, recommender_pb2
 
 BATCH = 500  # events a call
-Events: TypeAlias = Iterable[Event | Mapping[str, Any]]
-_KINDS = {
-    value.name.removeprefix("EVENT_KIND_").lower(): value.number
-    for value in events_pb2.EventKind.DESCRIPTOR.values
-    if value.number
-}
 
 
 def record(
@@ -41,14 +36,15 @@ def record(
 ) -> Batches[Recorded]:
     """Records events, each an Event or a mapping of its fields; returns how many are new, known, of unknown items.
 
-    They go out in calls of 500, each durable when it is answered; `progress(so_far)` is told after each. Where one
-    fails, those before it are kept. All of them may be recorded again: what is there already changes nothing.
+    One event may come without a list around it. They go out in calls of 500, each durable when it is
+    answered; `progress(so_far)` is told after each. Where one fails, those before it are kept. All of them may be
+    recorded again: what is there already changes nothing.
     """
     wire.known(options, CallOptions)
     timeout, tenant = session.timeout_of(options), session.tenant
 
     def calls() -> Iterator[Call[Recorded]]:
-        packed = map(pack, events)
+        packed = map(pack, each(events))
         while batch := list(islice(packed, BATCH)):
             request = events_pb2.RecordEventsRequest(tenant=tenant, events=batch)
             yield unary("events.RecordEvents", request, Recorded.of, timeout=timeout)
@@ -90,8 +86,8 @@ def recommend_for(
     """Returns what a user should see now, of what the user did and of what is of interest right now.
 
     The current interest is at most one of `items`, `vector` and `clip`, as `recommend` takes them; a clip goes in one
-    message. With a `history`, events of which `user` may be "", nothing that the server keeps of the user is used and
-    nothing of the call is kept.
+    message. With a `history`, events whose `user` may be "" or, in a mapping, left out, nothing that the server keeps
+    of the user is used and nothing of the call is kept.
     """
     wire.known(options, UserQueryOptions)
     if sum(source is not None for source in (items, vector, clip)) > 1:
@@ -101,7 +97,7 @@ def recommend_for(
         user_id=user,
         options=wire.rank(options),
         user_options=wire.user(options),
-        history=map(pack, history),
+        history=(pack(event, anonymous=True) for event in each(history)),
     )
     timeout = session.timeout_of(options)
     if clip is not None:
@@ -143,7 +139,7 @@ def recommend_live_for(
     session: Session,
     user: str,
     *,
-    source: ContainerSource | None = None,
+    clip: ContainerSource | None = None,
     format: str = "",
     frames: Frames | None = None,
     pixel_format: PixelFormat = "rgb24",
@@ -153,12 +149,12 @@ def recommend_live_for(
     """A user's list that follows what the user does; use it in a `with` statement (AsyncClient: `async with`).
 
     `event()` tells what the user did and returns the list after it; iterating gives all other lists. Live media may be
-    of interest meanwhile: one of `source`, `frames` and `pictures`, as `live`, `live_frames` and `live_pictures` take
+    of interest meanwhile: one of `clip`, `frames` and `pictures`, as `live`, `live_frames` and `live_pictures` take
     them. Its end is the end of the call.
     """
     wire.known(options, UserLiveOptions)
-    if sum(media is not None for media in (source, frames, pictures)) > 1:
-        raise TypeError("recommend_live_for takes at most one of source, frames and pictures")
+    if sum(media is not None for media in (clip, frames, pictures)) > 1:
+        raise TypeError("recommend_live_for takes at most one of clip, frames and pictures")
     header = recommender_pb2.RecommendForUserLiveHeader(
         tenant=session.tenant, user_id=user, options=wire.rank(options), user_options=wire.user(options)
     )
@@ -169,46 +165,13 @@ def recommend_live_for(
     elif pictures is not None:
         header.media.CopyFrom(wire.media(options, pictures=media_pb2.PictureForm()))
         outgoing = Outgoing(Packer(request, lambda: header, pack_picture), lambda: pictures)
-    elif source is not None:
+    elif clip is not None:
         header.media.CopyFrom(wire.media(options, container=media_pb2.ContainerForm(format=format)))
-        outgoing = Outgoing(Packer(request, lambda: header, clip_chunks), container(source).open)
+        outgoing = Outgoing(Packer(request, lambda: header, clip_chunks), container(clip).open)
     else:
         outgoing = Outgoing(Packer(request, lambda: header, clip_chunks), tuple)
-    media = frames is not None or pictures is not None or source is not None
+    media = frames is not None or pictures is not None or clip is not None
     return Dialogue("recommender.RecommendForUserLive", outgoing, media, options.get("timeout"))
-
-
-def pack(event: Event | Mapping[str, Any]) -> events_pb2.Event:
-    """An event as its message.
-
-    Raises:
-        TypeError: it is neither an Event nor a mapping of an Event's fields.
-        ValueError: its kind is none, or it says twice how much was watched.
-    """
-    if isinstance(event, Mapping):
-        event = Event(**event)
-    elif not isinstance(event, Event):
-        raise TypeError(f"an event is an Event or a mapping of its fields, not {type(event).__name__}")
-    kind = _KINDS.get(event.kind)
-    if kind is None:
-        raise ValueError(f"kind is one of {', '.join(_KINDS)}, not {event.kind!r}")
-    if event.fraction is not None and event.watched is not None:
-        raise ValueError("an event has either fraction or watched, not both")
-    message = events_pb2.Event(
-        event_id=event.id,
-        user_id=event.user,
-        item_id=event.item,
-        kind=kind,  # type: ignore[arg-type]
-        time_us=0 if event.time is None else wire.microseconds(event.time),
-        session_id=event.session,
-        weight=event.weight,
-        fraction=event.fraction,
-        watched_us=None if event.watched is None else wire.microseconds(event.watched),
-        recommendation_id=event.recommendation,
-    )
-    if not message.event_id and event.time is None:
-        message.event_id = uuid.uuid4().hex  # the server's would be of the time at which a try reaches it
-    return message
 
 
 def _with_clip(

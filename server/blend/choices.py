@@ -39,7 +39,8 @@ def checked(base: PersonalOptions, values: Mapping[str, object], where: str) -> 
     for name, value in values.items():
         place = f"{where}.{name}" if where else name
         if name not in TYPES:
-            raise InvalidInput(f"{place}: there is no such option{suggestion(name, TYPES)}", field=place)
+            known = f"{suggestion(name, TYPES)}; there are: {', '.join(TYPES)}"
+            raise InvalidInput(f"{place}: there is no such option{known}", field=place)
         taken[name] = _value(TYPES[name], value, BOUNDS.get(name), place)
     return replace(base, **taken)
 

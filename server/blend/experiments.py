@@ -176,7 +176,9 @@ def _tables(table: Mapping[str, Any], key: str, place: str) -> list[tuple[Mappin
 def _known(table: Mapping[str, Any], names: tuple[str, ...], place: str) -> None:
     for name in table.keys() - set(names):
         where = f"{place}.{name}" if place else name
-        raise InvalidInput(f"{where}: there is no such field{suggestion(name, names)}", field=where)
+        known = ", ".join(names)
+        message = f"{where}: there is no such field{suggestion(name, names)}; there are: {known}"
+        raise InvalidInput(message, field=where)
 
 
 def _name(table: Mapping[str, Any], key: str, place: str) -> str:

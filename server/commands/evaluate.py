@@ -29,7 +29,8 @@ Exit code 1: a published number was not reproduced.
 
 exposures: judges the lists that a server showed by what their users then did, for each variant of each experiment: as
 shown, and as they would have been without exploration (IPS and SNIPS, by the propensities in the log). Reads the
-server's data folder, also while it serves, and changes nothing there. Numbers are over all users of a variant."""
+server's data folder, also while it serves, and changes nothing there. Numbers are over all users of a variant; how
+many they are is told as a server would tell it, with --anonymity: not at all below it, else rounded down."""
 EXAMPLES = """\
 examples:
   matchcut evaluate movielens
@@ -38,6 +39,11 @@ examples:
   matchcut evaluate exposures /srv/matchcut --window 6
 """
 MODELS = ("sar", "popular")
+LEGEND = """\
+Numbers are mean rewards of an item shown. An item earns 1 where its user then did something that speaks for it: a
+click, like, save, share, purchase, or watch of more than nothing; else 0 (impression, dislike, skip, or no event). An
+event counts that names the list, or else came within {window:g} hours after the last list that its item was in.
+The mean weight should be near 1, with 1 in its interval; else IPS and SNIPS do not tell what would have been."""
 LONGEST_WINDOW = 24 * 366.0  # hours
 SPLITS = ("random", "last")
 
@@ -86,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     shown.add_argument("--clip", type=float, metavar="W", help="the most that a weight may be [default: any]")
     shown.add_argument("--json", action="store_true", help="print one JSON document")
-    config.add_flags(shown, only=("data",))
+    config.add_flags(shown, only=("data", "anonymity"))
     shown.set_defaults(act=exposures)
 
 
@@ -144,7 +150,9 @@ def exposures(arguments: argparse.Namespace) -> int:
     from matchcut.server import events
     from matchcut.server.evaluation.exposures import by_variant, judge
 
-    folder = arguments.folder or config.load({"data": arguments.data, "config": arguments.config}).data
+    given = {name: getattr(arguments, name) for name in ("data", "anonymity", "config")}
+    settings = config.load(given)
+    folder = arguments.folder or settings.data
     log = folder / events.FILE
 
     def mine(tenant: str) -> bool:
@@ -156,11 +164,13 @@ def exposures(arguments: argparse.Namespace) -> int:
         (one for one in events.read_answers(log) if mine(one[0])),
         window_us=max(1, round(arguments.window * 3600e6)),
     )
-    reports = by_variant(judged, clip=arguments.clip)
+    reports = by_variant(judged, clip=arguments.clip, threshold=settings.anonymity)
     if arguments.json:
         print_json([report.plain() for report in reports])
     elif reports:
-        print("\n\n".join(printable_lines(report.text()) for report in reports))
+        print(
+            "\n\n".join([LEGEND.format(window=arguments.window), *(printable_lines(each.text()) for each in reports)])
+        )
     else:
         print(f"no list was shown to anyone yet, as far as {log} knows")
     return 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from matchcut.client import Event, EventKind
+from matchcut.client.event_packing import epoch_seconds
 from matchcut.server.errors import InvalidInput
 
 __all__ = ["COLUMNS", "Row", "Rows", "event"]
@@ -19,6 +20,7 @@ NEEDED = ("user", "item", "kind")
 NUMBERS = ("weight", "fraction", "watched")
 TEXTS = ("session", "recommendation", "id")
 COLUMNS = (*NEEDED, "time", *NUMBERS, *TEXTS)
+ALIASES = {"user_id": "user", "item_id": "item", "timestamp": "time"}
 KINDS = get_args(EventKind)
 ENDINGS = (".csv", ".jsonl")
 
@@ -33,7 +35,7 @@ class Row(NamedTuple):
 class Rows(Iterator[Row]):
     """The rows of a file, as they are needed. To be closed.
 
-    size: of the file in bytes; read: so many of them are.
+    size: of the file in bytes; read: so many of them are. ignored: the columns so far that no event has.
 
     Raises:
         InvalidInput: the file's name or its line of column names is not as expected.
@@ -47,6 +49,7 @@ class Rows(Iterator[Row]):
         self._file = path.open("rb")
         self.size = path.stat().st_size
         self.read = 0
+        self.ignored: dict[str, None] = {}  # in the order in which they came
         try:
             self._rows = self._csv(path) if ending == ".csv" else self._jsonl()
         except BaseException:
@@ -69,13 +72,20 @@ class Rows(Iterator[Row]):
 
     def _csv(self, path: Path) -> Iterator[Row]:
         rows = csv.reader(self._lines())
-        columns = [name.strip() for name in next(rows, [])]
+        columns = [called(name.strip()) for name in next(rows, [])]
+        if len(columns) == 1 and (other := next((mark for mark in ";\t|" if mark in columns[0]), "")):
+            raise InvalidInput(
+                f"the first line of {path} separates columns by {other!r}; the separator must be a comma"
+            )
         faults = [f"there is no column {name!r}" for name in NEEDED if name not in columns]
-        faults += [f"{name!r} is no column of events" for name in columns if name not in COLUMNS]
         faults += [f"{name!r} is there twice" for name in COLUMNS if columns.count(name) > 1]
         if faults:
             raise InvalidInput(f"the first line of {path}: {'; '.join(faults)}; columns are {', '.join(COLUMNS)}")
+        self._ignore(columns)
         return self._csv_rows(rows, columns)
+
+    def _ignore(self, names: Iterable[str]) -> None:
+        self.ignored |= dict.fromkeys(name for name in names if name not in COLUMNS)
 
     @staticmethod
     def _csv_rows(rows: Any, columns: list[str]) -> Iterator[Row]:
@@ -104,11 +114,17 @@ class Rows(Iterator[Row]):
             if not isinstance(fields, dict):
                 yield Row(number, "is no JSON object")
                 continue
-            unknown = [name for name in fields if name not in COLUMNS]
-            if unknown:
-                yield Row(number, f"{unknown[0]!r} is no field of events; there are {', '.join(COLUMNS)}")
+            named = {called(name): value for name, value in fields.items()}
+            if len(named) < len(fields):
+                yield Row(number, "names one field twice, e.g. both 'user' and 'user_id'")
                 continue
-            yield Row(number, checked(fields))
+            self._ignore(named)
+            yield Row(number, checked(named))
+
+
+def called(name: str) -> str:
+    """The column that a name stands for."""
+    return ALIASES.get(name, name)
 
 
 def checked(fields: Mapping[str, Any]) -> Event | str:
@@ -170,9 +186,11 @@ def number(name: str, value: Any) -> float | None:
 def time(value: Any) -> float | None:
     """Seconds since the Unix epoch, of a number of them or of an ISO 8601 date and time."""
     try:
-        return number("time", value)
+        seconds = number("time", value)
     except ValueError:
         pass
+    else:
+        return None if seconds is None else epoch_seconds(seconds)
     try:
         when = datetime.fromisoformat(value.strip())
     except (AttributeError, ValueError):

@@ -35,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(receipt)
         return 0
     when = datetime.fromtimestamp(receipt.time, UTC).isoformat(timespec="seconds")
-    deleted = f"{counted(receipt.events, 'events')} and {counted(receipt.exposures, 'lists')} that were shown"
+    were = "was" if receipt.exposures == 1 else "were"
+    deleted = f"{counted(receipt.events, 'events')} and {counted(receipt.exposures, 'lists')} that {were} shown"
     console.print(f"deleted {deleted}, {when}", highlight=False)
     console.print(f"receipt {receipt.digest}", highlight=False, soft_wrap=True)
     return 0

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections import deque
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
-from matchcut.client import UserRanking
-from matchcut.server.commands.connect import add_connection, add_tag_filter, client, told
+from matchcut.client import Event, NotAllowed, UserRanking
+from matchcut.server.commands.connect import add_connection, add_tag_filter, client, say, told
+from matchcut.server.commands.event_rows import Rows
 from matchcut.server.commands.output import console, counted, print_json, print_report, print_times, printable, table
 from matchcut.server.errors import InvalidInput
 
@@ -22,7 +26,9 @@ examples:
   matchcut recommend ann --limit 5 --explain
   matchcut recommend ann --like tour/bikes.mp4 --current-weight 0.8
   matchcut recommend ann --clip clip.mp4 --tag sport --json
+  matchcut recommend ann --history january.csv
 """
+HISTORY = 1000  # events that the server takes with a request
 SIGNALS = ("history", "current", "freshness", "popularity")
 
 
@@ -31,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("user", metavar="USER", help="id of the user, as events name it")
     parser.add_argument("--like", action="append", default=[], metavar="ITEM", help="of interest right now (repeat)")
     parser.add_argument("--clip", metavar="FILE", help="video file that is of interest right now")
+    parser.add_argument(
+        "--history",
+        type=Path,
+        metavar="FILE",
+        help="in place of what the server keeps of the user, the user's events in this file (.csv or .jsonl, as for "
+        "`matchcut events`); the newest rows come last",
+    )
     parser.add_argument("--limit", type=int, default=10, help="how many items [default: 10]")
     parser.add_argument("--exclude", action="append", default=[], metavar="ITEM", help="leave this item out (repeat)")
     parser.add_argument("--minimum-score", type=float, help="only items that score at least this")
@@ -67,8 +80,17 @@ def run(arguments: argparse.Namespace) -> int:
         "any_of": arguments.any_tag,
         "none_of": arguments.not_tag,
     }
-    with client(arguments) as server:
-        ranking = server.recommend_for(arguments.user, items=arguments.like or None, clip=arguments.clip, **options)
+    history = events_of(arguments.user, arguments.history) if arguments.history else ()
+    try:
+        with client(arguments) as server:
+            ranking = server.recommend_for(
+                arguments.user, history=history, items=arguments.like or None, clip=arguments.clip, **options
+            )
+    except NotAllowed as error:
+        if error.reason != "USERS_OFF":
+            raise
+        say(f"{error.message} (here: --history FILE)")
+        return 1
     if arguments.json:
         print_json(ranking)
     else:
@@ -76,12 +98,38 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def events_of(user: str, file: Path) -> deque[Event]:
+    """The last events of the user in a file, as many as a history may have.
+
+    Raises:
+        InvalidInput: a row is wrong, or none is of the user.
+        OSError: the file cannot be read.
+    """
+    found: deque[Event] = deque(maxlen=HISTORY)
+    with closing(Rows(file)) as rows:
+        for line, event in rows:
+            if isinstance(event, str):
+                raise InvalidInput(f"line {line} of {file}: {event}")
+            if event.user == user:
+                found.append(event)
+    if not found:
+        raise InvalidInput(f"{file} has no event of {user!r}")
+    return found
+
+
 def show(ranking: UserRanking, title: str, *, explain: bool) -> None:
     """The list, who made it of what, then the time of each stage."""
     columns = {"#": "right", "item": "left", "score": "right", "like": "left", "cosine": "right"}
     if explain:
         columns |= {"made of": "left", "chance": "right"}
-    console.print(table(title, columns, (cells(ranking, place, explain) for place in range(len(ranking)))))
+    shown = table(title, columns, (cells(ranking, place, explain) for place in range(len(ranking))))
+    for column in shown.columns:
+        column.overflow = "fold"  # ids are there to be copied
+        column.no_wrap = column.justify == "right"
+    console.print(shown)
+    scores = [match.score for match in ranking]
+    if scores != sorted(scores, reverse=True):
+        console.print("diversity, caps and exploration decide the order beside the score: see --mmr-lambda, --cap")
     if not ranking.matches:
         console.print(
             "no item is eligible: the catalogue is empty, the user knows all of it, or the filters leave nothing"
@@ -107,7 +155,9 @@ def cells(ranking: UserRanking, place: int, explain: bool) -> tuple[str, ...]:
 def made_of(ranking: UserRanking) -> str:
     """What is behind the list, in a line."""
     known = f"made of {counted(ranking.events, 'events')}" if ranking.events else "no event of the user counts yet"
-    if ranking.cold:
+    if ranking.cold and ranking.events:
+        known += ", none of which tells what the user likes: what is popular and new"
+    elif ranking.cold:
         known += ", nothing else is known: what is popular and new"
     said = f"{known}; session model {ranking.model.name} {ranking.model.version}; list {ranking.recommendation_id}"
     if ranking.variant is not None:

@@ -6,13 +6,14 @@ import math
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from matchcut.server.errors import InvalidInput
 from matchcut.server.evaluation.metrics import Doubles, Indices
 from matchcut.server.evaluation.policy import Estimate, estimate, of_lists
+from matchcut.server.events.anonymity import published
 from matchcut.server.records import Exposure, Logged
 
 __all__ = ["WINDOW_US", "Shown", "VariantReport", "by_variant", "judge"]
@@ -39,6 +40,7 @@ class Shown:
 class VariantReport:
     """How one variant of an experiment did ("" and "": without one).
 
+    users: and value.groups, rounded down as all that is told of users; 0: fewer than threshold, see anonymity.
     value: mean reward an item shown, beside what it would have been without exploration, on the samples as logged.
     """
 
@@ -47,6 +49,7 @@ class VariantReport:
     lists: int
     users: int
     value: Estimate
+    threshold: int = 1
 
     def plain(self) -> dict[str, object]:
         """The same for JSON, which has no infinity: None where nothing is known."""
@@ -59,6 +62,7 @@ class VariantReport:
             "variant": self.variant,
             "lists": self.lists,
             "users": self.users,
+            "anonymity": self.threshold,
             "value": value,
         }
 
@@ -66,9 +70,12 @@ class VariantReport:
         """Some lines for people."""
         value = self.value
         clipped = f", {value.clipped} weights clipped" if value.clipped else ""
+        told = (
+            f"{'at least ' if self.threshold > 1 else ''}{self.users}" if self.users else f"fewer than {self.threshold}"
+        )
         lines = [
             f"{self.experiment or '(no experiment)'} / {self.variant or '-'}: {value.samples} items shown in "
-            f"{self.lists} lists to {self.users} users; intervals: 95% over users",
+            f"{self.lists} lists to {told} users; intervals: 95% over users",
             f"  effective sample size {value.effective:.0f}, largest weight {value.largest:.2f}{clipped}",
         ]
         for name, of in (
@@ -156,7 +163,9 @@ def _tables(ordered: list[tuple[str, Hashable, Exposure]], earned: list[list[flo
     return made
 
 
-def by_variant(judged: dict[tuple[str, str], Shown], *, clip: float | None = None) -> list[VariantReport]:
+def by_variant(
+    judged: dict[tuple[str, str], Shown], *, clip: float | None = None, threshold: int = 1
+) -> list[VariantReport]:
     """A report a variant, in the order of names.
 
     "No exploration" takes the best candidate at each position: a position that went to it has a propensity of at least
@@ -164,6 +173,7 @@ def by_variant(judged: dict[tuple[str, str], Shown], *, clip: float | None = Non
 
     Args:
         clip: see policy.estimate().
+        threshold: for numbers of users, see anonymity; 1 tells them as they are.
     """
     reports = []
     for (experiment, variant), shown in judged.items():
@@ -174,7 +184,7 @@ def by_variant(judged: dict[tuple[str, str], Shown], *, clip: float | None = Non
             groups=shown.users,
             clip=clip,
         )
-        reports.append(
-            VariantReport(experiment, variant, len(np.unique(shown.lists)), len(np.unique(shown.users)), value)
-        )
+        users = published(len(np.unique(shown.users)), threshold)
+        value = replace(value, groups=users)
+        reports.append(VariantReport(experiment, variant, len(np.unique(shown.lists)), users, value, threshold))
     return reports

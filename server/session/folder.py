@@ -56,9 +56,9 @@ def current(root: Path) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise wrong(f"{CURRENT} cannot be read: {error.strerror}") from error
+        raise wrong(f"{root / CURRENT} cannot be read: {error.strerror}") from error
     if not NUMBER.fullmatch(said):
-        raise wrong(f"{CURRENT} holds {said!r}; it must be the number of a version, such as 1")
+        raise wrong(f"{root / CURRENT} holds {said!r}; it must be the number of a version, such as 1")
     return int(said)
 
 
@@ -95,15 +95,19 @@ def rollback(root: Path) -> int:
     """Makes the version that was served before the present one the one that is, and returns its number.
 
     Raises:
-        NotFound: there is none before it.
+        NotFound: there is none before it, or no such folder.
         EngineFailed: the disk failed, or that version cannot be served any more; nothing was changed.
     """
+    if not root.is_dir():
+        what = f"the folder of session models {str(root)!r} cannot be read: it is not there"
+        raise NotFound(what, reason="MODEL_NOT_FOUND")
     now, there = current(root), set(versions(root))
     served = [number for number in _history(root) if number in there]
     while served and served[-1] == now:  # what a crash right after CURRENT was replaced leaves
         served.pop()
     if not served:
-        raise NotFound(f"{str(root)!r} has no version before {now}; deploy another", reason="MODEL_NOT_FOUND")
+        what = "no session model is deployed in" if now is None else f"no version was served before {now} in"
+        raise NotFound(f"{what} {str(root)!r}; deploy one with `matchcut train session`", reason="MODEL_NOT_FOUND")
     number = served.pop()
     OnnxSession(root / str(number)).close()
     try:
@@ -151,8 +155,9 @@ class SessionFolder:
         One that failed is tried again only when CURRENT names another, or its files have changed. It raises nothing:
         the log and `fault` say what is wrong, and what was served goes on.
         """
+        faulty = bool(self.fault)
         try:
-            number = current(self._root)
+            number = self._current()
             if number is None or (number, _stamp(self._root / str(number))) == self._tried:
                 return None
             before = self._digest
@@ -164,9 +169,19 @@ class SessionFolder:
             return None
         if model.identity.digest == before:  # CURRENT went back, or a file was written again as it was
             model.close()
+            if faulty:
+                _log.info("%s is good again: version %d is still served", self._root / CURRENT, number)
             return None
         _log.info("session model %r: version %d is served now", model.identity.name, number)
         return model
+
+    def _current(self) -> int | None:
+        """What CURRENT says; where that is nothing, all is looked at again once it is a number, the same one or not."""
+        try:
+            return current(self._root)
+        except EngineFailed:
+            self._tried = None
+            raise
 
     def _load(self, number: int) -> OnnxSession:
         folder = self._root / str(number)

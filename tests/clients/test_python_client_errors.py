@@ -19,6 +19,7 @@ from matchcut.client import (
     Error,
     FailedPrecondition,
     InvalidInput,
+    NotAllowed,
     NotFound,
     Overloaded,
     ServerError,
@@ -46,7 +47,7 @@ class Oops(Exception):
         (Status.CANCELLED, Cancelled),
         (Status.UNAVAILABLE, Unavailable),
         (Status.UNAUTHENTICATED, Unauthenticated),
-        (Status.PERMISSION_DENIED, Unauthenticated),
+        (Status.PERMISSION_DENIED, NotAllowed),
         (Status.INTERNAL, ServerError),
         (Status.UNIMPLEMENTED, ServerError),
     ],
@@ -187,7 +188,8 @@ def test_a_closed_client_says_so(make: Any, server: Any) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda c: c.get("a", colour="red"), "unexpected keyword 'colour'"),
+        (lambda c: c.get("a", colour="red"), "unexpected keyword 'colour'; there are"),
+        (lambda c: c.recommend(items=["a"], limt=1), "unexpected keyword 'limt'; did you mean 'limit'\\?; there"),
         (lambda c: c.ingest("a", b"x", limit=1), "unexpected keyword 'limit'"),
         (lambda c: list(c.live(b"x", title="t")), "unexpected keyword 'title'"),
         (lambda c: c.ingest("a", b"x", tags="drama"), r"tags is a list.*\['drama'\]"),

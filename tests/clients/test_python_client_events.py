@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from typing import Any, get_args
 
 import grpc
+import numpy as np
 import pytest
 
 from matchcut.client import Event, EventKind, InvalidInput, Recorded, Unavailable
@@ -79,6 +81,20 @@ def test_many_events_go_in_calls_of_500(client: Any, server: Any) -> None:
     assert done == Recorded(1201, 3, 1201, 1.5)
 
 
+@pytest.mark.parametrize(
+    "event", [Event("ann", "film", "like", 2.5), {"user": "ann", "item": "film", "kind": "like", "time": 2.5}]
+)
+def test_one_event_may_come_alone(client: Any, server: Any, event: Any) -> None:
+    assert client.record(event).recorded == 1
+    assert [(one.user_id, one.time_us) for one in sent(server)[0]] == [("ann", 2_500_000)]
+
+
+def test_a_time_may_be_a_datetime(client: Any, server: Any) -> None:
+    when = datetime(2024, 5, 1, 14, tzinfo=timezone(timedelta(hours=2)))
+    client.record([Event("ann", "film", "like", when), Event("ann", "film", "like", np.float64(99_999_999_999.0))])
+    assert [event.time_us for event in sent(server)[0]] == [1_714_564_800_000_000, 99_999_999_999_000_000]
+
+
 def test_no_events_are_no_call(client: Any, server: Any) -> None:
     assert client.record([]) == Recorded()
     assert server.calls == []
@@ -111,7 +127,19 @@ def test_what_was_kept_before_a_failure_was_told(client: Any, server: Any) -> No
         ({"user": "ann", "item": "film", "kind": "like", "colour": 1}, TypeError, "colour"),
         ({"user": "ann", "item": "film"}, TypeError, "kind"),
         (Event("ann", "film", "watch", fraction=0.5, watched=2.0), ValueError, "either fraction or watched"),
+        ({"item": "film", "kind": "like"}, TypeError, "no 'user'"),
         ("ann", TypeError, "not str"),
+        (Event(7, "film", "like"), TypeError, "user is a str, not 7"),  # type: ignore[arg-type]
+        (Event("ann", "film", ["like"]), TypeError, "kind is a str"),  # type: ignore[arg-type]
+        (Event("ann", "film", "like", time="2026-11-20"), TypeError, "not '2026-11-20'"),  # type: ignore[arg-type]
+        (Event("ann", "film", "like", time=datetime(2026, 11, 20)), ValueError, "no time zone"),
+        (Event("ann", "film", "like", time=float("nan")), ValueError, "time is nan"),
+        (Event("ann", "film", "like", time=1_795_046_532_000), ValueError, "1795046532000, which looks like millis"),
+        (Event("ann", "film", "like", time=1.795e15), ValueError, "looks like microseconds: time is in seconds"),
+        (Event("ann", "film", "like", time=10**18), ValueError, "looks like nanoseconds"),
+        (Event("ann", "film", "watch", watched="3"), TypeError, "watched is a number"),  # type: ignore[arg-type]
+        (Event("ann", "film", "watch", watched=float("inf")), ValueError, "watched is inf"),
+        (Event("ann", "film", "like", weight=True), TypeError, "weight is a number, not True"),
     ],
 )
 def test_what_is_no_event_is_told_at_once(client: Any, server: Any, event: Any, error: Any, message: str) -> None:

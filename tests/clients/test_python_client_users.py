@@ -135,10 +135,12 @@ def test_what_is_of_interest_now(client: Any, server: Any) -> None:
 
 
 def test_a_history_in_place_of_what_is_kept(client: Any, server: Any) -> None:
-    client.recommend_for(history=[Event("", "a", "like", 1.0), {"user": "", "item": "b", "kind": "skip"}])
+    client.recommend_for(history=[Event("", "a", "like", 1.0), {"item": "b", "kind": "skip"}])
     (request,) = server.call().requests
     assert request.user_id == ""
     assert [(event.item_id, event.user_id) for event in request.history] == [("a", ""), ("b", "")]
+    client.recommend_for(history={"item": "c", "kind": "like"})
+    assert [event.item_id for event in server.call(1).requests[0].history] == ["c"]
 
 
 def test_a_list_is_asked_for_again_where_that_may_help(client: Any, server: Any) -> None:
@@ -209,16 +211,16 @@ def test_live_media_gives_lists_until_it_ends(client: Any, server: Any) -> None:
     assert len(server.call().chunks) == 3
 
 
-@pytest.mark.parametrize("form", ["source", "pictures"])
+@pytest.mark.parametrize("form", ["clip", "pictures"])
 def test_other_media(client: Any, server: Any, form: str) -> None:
-    media: Any = {"source": {"source": b"film", "format": "mpegts"}, "pictures": {"pictures": [(0.5, b"jpeg")]}}[form]
+    media: Any = {"clip": {"clip": b"film", "format": "mpegts"}, "pictures": {"pictures": [(0.5, b"jpeg")]}}[form]
     with following(client, **media) as live:
         assert ids(list(live)[-1]) == ["seen"]
     header = server.call().requests[0].header
-    assert header.media.WhichOneof("form") == {"source": "container", "pictures": "pictures"}[form]
+    assert header.media.WhichOneof("form") == {"clip": "container", "pictures": "pictures"}[form]
     (chunk,) = server.call().chunks
     whole = {
-        "source": media_pb2.MediaChunk(data=b"film"),
+        "clip": media_pb2.MediaChunk(data=b"film"),
         "pictures": media_pb2.MediaChunk(picture=media_pb2.Picture(data=b"jpeg", time_us=500_000)),
     }
     assert chunk == whole[form]
@@ -300,4 +302,4 @@ def test_a_camera_that_fails_is_told(client: Any, server: Any) -> None:
 
 def test_one_kind_of_media_at_a_time(client: Any) -> None:
     with pytest.raises(TypeError, match="at most one of"):
-        client.recommend_live_for("ann", source=b"x", pictures=[])
+        client.recommend_live_for("ann", clip=b"x", pictures=[])

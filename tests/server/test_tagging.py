@@ -144,15 +144,46 @@ def test_the_option_names_path_and_threshold(path: Path, after: str, threshold: 
 def test_an_at_of_the_path_is_none_of_the_threshold(tmp_path: Path) -> None:
     path = classifier(tmp_path / "a@home")
     assert tagging.load(str(path))._threshold == 0.5
-    with pytest.raises(EngineFailed, match="nan"):
-        tagging.load(f"{path}@nan")  # read as part of the path
+    assert tagging.load(f"{path}@0.75")._threshold == 0.75
+    assert tagging.load(str(tmp_path / "a@home"))._threshold == 0.5
+    assert tagging.load(f"{tmp_path / 'a@home'}@0.75")._threshold == 0.75
 
 
-@pytest.mark.parametrize("after", ["0", "1.5", "-1", "inf"])
+@pytest.mark.parametrize("after", ["0", "1.5", "-1", "inf", "nan"])
 def test_a_threshold_that_cannot_be(path: Path, after: str) -> None:
     with pytest.raises(InvalidInput, match="must be above 0 and at most 1") as caught:
         tagging.load(f"{path}@{after}")
     assert caught.value.field == "tagger"
+
+
+@pytest.mark.parametrize("after", ["x", "", "0,5"])
+def test_a_threshold_that_is_no_number(path: Path, after: str) -> None:
+    with pytest.raises(InvalidInput, match=f"--tagger .*@{after}: '{after}' is no number"):
+        tagging.load(f"{path}@{after}")
+
+
+def test_a_folder_is_taken_for_its_file_or_its_highest_version(tmp_path: Path) -> None:
+    for number in (2, 10):
+        classifier(tmp_path / "m" / str(number))
+    (tmp_path / "m" / "11").mkdir()  # a version that is only begun
+    assert tagging.file(tmp_path / "m") == tmp_path / "m" / "10" / "model.onnx"
+    assert tagging.file(tmp_path / "m" / "2") == tmp_path / "m" / "2" / "model.onnx"
+    assert tagging.load(f"{tmp_path / 'm'}@0.75", threads=1)._threshold == 0.75
+
+
+def test_a_path_that_cannot_be_looked_for(tmp_path: Path) -> None:
+    for after in ("", "@0.5"):
+        with pytest.raises(InvalidInput, match="cannot be read: File name too long"):
+            tagging.load(f"{tmp_path / ('x' * 300)}{after}")
+
+
+def test_errors_name_the_option(tmp_path: Path) -> None:
+    for path, what in ((tmp_path / "gone", "is not there"), (tmp_path, "has no model.onnx, nor a version")):
+        with pytest.raises(InvalidInput, match=f"--tagger {path}: .*{what}"):
+            tagging.load(str(path))
+    with pytest.raises(EngineFailed, match=r"--tagger .*names no labels") as caught:
+        tagging.load(str(classifier(tmp_path / "none", labels=())))
+    assert (caught.value.field, caught.value.reason) == ("tagger", "ENCODER_INVALID")
 
 
 def test_tags_are_merged_within_what_an_item_may_have() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from matchcut.server import config
 from matchcut.server.commands.output import console, counted, print_json, printable
-from matchcut.server.errors import InvalidInput
+from matchcut.server.errors import InvalidInput, MatchcutError
 
 if TYPE_CHECKING:
     from matchcut.server.training.image.training import Trained
@@ -29,7 +29,7 @@ examples:
   matchcut train image digits --out models/digits
   matchcut train image pictures/ --model default --out models/pictures
   matchcut train image pictures/ --model default --unfreeze 2 --out models/pictures
-  matchcut serve --models models --tagger models/digits/1/model.onnx
+  matchcut serve --models models --tagger models/digits
 """
 LISTED = 5  # findings of one kind that are printed; report.json has all
 
@@ -63,6 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flip", choices=("auto", "on", "off"), default="auto", help="whether they are mirrored [default: not digits]"
     )
+    parser.add_argument(
+        "--near",
+        type=near,
+        default=0.985,
+        metavar="THRESHOLD",
+        help="correlation from which on two pictures are nearly equal; 1 switches near copies off [default: 0.985]",
+    )
     parser.add_argument("--seed", type=whole, default=0, help="of all chance [default: 0]")
     parser.add_argument("--threads", type=whole, default=0, help="0 takes all cores")
     parser.add_argument(
@@ -95,16 +102,23 @@ def run(arguments: argparse.Namespace) -> int:
         augment=arguments.augment == "on",
         flip=None if arguments.flip == "auto" else arguments.flip == "on",
         unfreeze=arguments.unfreeze,
+        near=arguments.near,
         smoke=arguments.smoke,
         resume=arguments.resume,
         threads=arguments.threads,
         cache=config.load({"cache": arguments.cache, "config": arguments.config}).cache,
     )
-    with bar(silent=arguments.json) as shown:
-        try:
-            trained = train(options, shown)
-        except OSError as error:
-            raise InvalidInput(f"{options.out} cannot be written: {error.strerror or error}", field="out") from error
+    told: list[dict[str, Any]] = []
+    try:
+        with bar(silent=arguments.json) as shown:
+            trained = train(options, shown, told.append)
+    except OSError as error:
+        raise InvalidInput(f"{options.out} cannot be written: {error.strerror or error}", field="out") from error
+    except MatchcutError:
+        if not arguments.json:
+            for data in told:  # they may be the reason
+                show_data(data, rest="")
+        raise
     if arguments.json:
         print_json({"folder": str(trained.folder), **trained.report})
     else:
@@ -115,12 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
 def show(trained: Trained) -> None:
     """The report in a few lines."""
     data, test, model = trained.report["data"], trained.report["test"], trained.report["model"]
-    count = sum(data["classes"].values())
-    say(f"{counted(count, 'pictures')} of {counted(len(data['classes']), 'classes')}")
-    findings("unreadable", [f"{each['file']}: {each['why']}" for each in data["unreadable"]])
-    findings("equal", [f"{a} = {b}" for a, b in data["equal"]])
-    findings("nearly equal", [f"{a} ~ {b}" for a, b in data["nearly_equal"]])
-    findings("label conflicts", [f"{a}, {b}" for a, b in data["label_conflicts"]])
+    show_data(data, rest="; report.json has all")
     parts = data["split"]
     say(f"{parts['train']} to learn from, {parts['validation']} to validate, {parts['test']} to test")
     for stage, told in trained.report["training"]["stages"].items():
@@ -132,14 +141,24 @@ def show(trained: Trained) -> None:
     say(f"wrote {trained.folder}")
 
 
-def findings(what: str, lines: list[str]) -> None:
+def show_data(data: dict[str, Any], *, rest: str) -> None:
+    """What was found in the data. rest: said of findings that are not listed."""
+    count = sum(data["classes"].values())
+    say(f"{counted(count, 'pictures')} of {counted(len(data['classes']), 'classes')}")
+    findings("unreadable", [f"{each['file']}: {each['why']}" for each in data["unreadable"]], rest)
+    findings("equal", [f"{a} = {b}" for a, b in data["equal"]], rest)
+    findings("nearly equal", [f"{a} ~ {b}" for a, b in data["nearly_equal"]], rest)
+    findings("label conflicts", [f"{a}, {b}" for a, b in data["label_conflicts"]], rest)
+
+
+def findings(what: str, lines: list[str], rest: str) -> None:
     """How many of a kind, and the first of them."""
     if lines:
         say(f"{what}: {len(lines)}")
         for line in lines[:LISTED]:
             say(f"  {line}")
         if len(lines) > LISTED:
-            say("  and others; report.json has all")
+            say(f"  and {len(lines) - LISTED} others{rest}")
 
 
 def say(text: str) -> None:
@@ -162,4 +181,15 @@ def share(text: str) -> float:
         value = 0.0
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and below 1")
+    return value
+
+
+def near(text: str) -> float:
+    """A number above 0 and at most 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1")
     return value

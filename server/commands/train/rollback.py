@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from matchcut.server.commands.output import print_json
+from matchcut.server.commands.train.session import place
 
 NAME = "rollback"
 SUMMARY = "serve the session model that was served before"
@@ -20,7 +20,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the folder."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of the session model's versions")
+    parser.add_argument("folder", type=place, metavar="FOLDER", help="of the session model's versions")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 

@@ -21,12 +21,15 @@ SUMMARY = "what users want next, from their events"
 DESCRIPTION = """\
 Trains a model that reads a user's events one by one and says what the user wants next, as a vector that items' vectors
 are compared with. EVENTS is a server's data folder, which may be in use, or a .csv, .jsonl or .inter file with columns
-user, item, time (seconds) or time_us, and optionally strength. Item vectors are made of what an item is (the encoder's
-vector, from the data folder or --vectors) and which it is; an item that nobody has seen yet is ranked by the former.
+user, item, time (seconds, or a date and time) or time_us, and optionally strength, or kind as `matchcut events` has it.
+Item vectors are made of what an item is (the encoder's vector, from the data folder or --vectors) and which it is; an
+item that nobody has seen yet is ranked by the former. A server takes only a model of its own encoder's vectors: train
+on its data folder, or give that as --vectors; others are for experiments.
 
 OUT gets a version, OUT/1, OUT/2 ..., which `matchcut serve --session OUT` takes when OUT/CURRENT names it. With
 --deploy the last day is held out; the new model is compared on it with the one that is served, and takes its place
-unless it ranks worse (exit code 1 then). `matchcut train rollback OUT` goes back.
+unless it ranks worse (exit code 1 then). Nothing is trained if too few users came back on that day to judge by (exit
+code 1, too). `matchcut train rollback OUT` goes back.
 
 With --epsilon the training is differentially private for each user (DP-SGD): what the model tells of any one user with
 all their events is bounded. Figures measured on events are then printed, and not written to OUT."""
@@ -41,10 +44,15 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds data, model, training, privacy and deployment."""
-    parser.add_argument("events", nargs="?", type=Path, metavar="EVENTS", help="a server's data folder, or a file")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder of the model's versions")
     parser.add_argument(
-        "--vectors", type=Path, metavar="NPZ|FOLDER", help="items' vectors [default: of the data folder]"
+        "events", nargs="?", type=place, metavar="EVENTS", help="a server's data folder, or a file [default: --data]"
+    )
+    parser.add_argument("--out", type=place, metavar="FOLDER", help="folder of the model's versions")
+    parser.add_argument(
+        "--vectors",
+        type=place,
+        metavar="NPZ|FOLDER",
+        help="items' vectors, of a server only from its data folder [default: of the data folder]",
     )
     parser.add_argument("--tenant", default="", help="whose events [default: the default tenant's]")
     parser.add_argument("--name", default="", help="of the model [default: the name of --out]")
@@ -67,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--dropout", type=float, help="of what goes into the history's model [default: 0.3]")
     how.add_argument("--id-dropout", type=float, help="share of items shown by content alone [default: 0.1]")
     how.add_argument("--seed", type=int, help="of all chance [default: 0]")
-    how.add_argument("--resume", action="store_true", help="go on with a training that was broken off")
+    how.add_argument("--resume", action="store_true", help="go on with a training that was interrupted")
     how.add_argument("--smoke", action="store_true", help="a few users and epochs, to see whether all of it works")
     private = parser.add_argument_group("privacy")
     private.add_argument("--epsilon", type=float, help="train privately, with this bound for each user")
@@ -77,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     deployed = parser.add_argument_group("deployment")
     deployed.add_argument("--deploy", action="store_true", help="serve it, if it is not worse than what is served")
     deployed.add_argument("--holdout", type=float, default=1.0, help="days to judge by [default: 1]")
-    deployed.add_argument("--force", action="store_true", help="serve it whatever the judgement")
+    deployed.add_argument("--force", action="store_true", help="serve it whatever the judgement, or without one")
     check = parser.add_argument_group("check")
     check.add_argument(
         "--check", action="store_true", help="train on MovieLens-100K and compare with published figures"
@@ -85,15 +93,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--beyond", action="store_true", help="with --check, other models and what they gain, too")
     check.add_argument("--csv", type=Path, metavar="FILE", help="with --check, append the figures to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    config.add_flags(parser, only=("cache",))
+    config.add_flags(parser, only=("cache", "data"))
+
+
+def place(text: str) -> Path:
+    """A path; an empty one, which is what an unset variable of a shell leaves, would be the working folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty; is a variable unset?")
+    return Path(text)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains, or checks."""
     from matchcut.server.training.progress import bar
 
-    if not arguments.check and (arguments.events is None or arguments.out is None):
-        raise InvalidInput("give EVENTS and --out, or --check", reason="INVALID_OPTION", field="events")
+    if not arguments.check and arguments.out is None:
+        raise InvalidInput("give --out, or --check", reason="INVALID_OPTION", field="out")
     if not (arguments.holdout > 0):
         raise InvalidInput("--holdout must be above 0 days", reason="INVALID_OPTION", field="holdout")
     settings = settings_of(arguments)
@@ -117,28 +132,32 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 def trained(arguments: argparse.Namespace, settings: Settings, shown: Bar) -> int:
     """Trains, and prints what came of it."""
     from matchcut.server.training.session.private import Privacy
-    from matchcut.server.training.session.training import Options, train
+    from matchcut.server.training.session.training import CHECKPOINT, Options, train
 
+    events = arguments.events or config.load({"data": arguments.data, "config": arguments.config}).data
     privacy = None
     if arguments.epsilon is not None:
         privacy = Privacy(arguments.epsilon, arguments.delta, arguments.clip, arguments.users)
-    outcome = train(
-        Options(
-            arguments.events,
-            arguments.out,
-            vectors=arguments.vectors,
-            tenant=arguments.tenant,
-            name=arguments.name,
-            settings=settings,
-            privacy=privacy,
-            deploy=arguments.deploy,
-            days=arguments.holdout,
-            force=arguments.force,
-            smoke=arguments.smoke,
-            resume=arguments.resume,
-        ),
-        shown,
+    options = Options(
+        events,
+        arguments.out,
+        vectors=arguments.vectors,
+        tenant=arguments.tenant,
+        name=arguments.name,
+        settings=settings,
+        privacy=privacy,
+        deploy=arguments.deploy,
+        days=arguments.holdout,
+        force=arguments.force,
+        smoke=arguments.smoke,
+        resume=arguments.resume,
     )
+    try:
+        outcome = train(options, shown)
+    except KeyboardInterrupt:
+        if not privacy and (arguments.out / CHECKPOINT).is_file():
+            shown.say("the same command with --resume goes on after the last whole epoch")
+        raise
     if arguments.json:
         print_json(
             {"folder": str(outcome.folder), **outcome.report, "verdict": outcome.verdict, "deployed": outcome.deployed}
@@ -171,10 +190,30 @@ def show(outcome: Outcome) -> None:
     if outcome.verdict:
         verdict = outcome.verdict
         say(
-            f"NDCG@10 on the days held out, {verdict.users} users: {verdict.new.mean:.4f}, {outcome.against} "
+            f"NDCG@10 on the days held out, from {report['held_out']['since']} on, {verdict.users} users: "
+            f"{verdict.new.mean:.4f}, {outcome.against} "
             f"{verdict.old.mean:.4f}; gain {verdict.gain.mean:+.4f} [{verdict.gain.low:+.4f}, {verdict.gain.high:+.4f}]"
         )
-        say(f"version {outcome.deployed} is served now" if outcome.deployed else "not deployed: it ranks worse")
+    if outcome.unjudged:
+        say(f"not judged, and trained on all days: {outcome.unjudged}")
+    say(standing(outcome))
+
+
+def standing(outcome: Outcome) -> str:
+    """Whether the model is served, and if not, what it takes."""
+    if outcome.deployed:
+        return f"version {outcome.deployed} is served now"
+    if outcome.verdict:
+        return "not deployed: it ranks worse"
+    if not outcome.report["servable"]:
+        return (
+            "no server takes this model: it was not trained on a server's own vectors; for that train on its data "
+            "folder, or give that as --vectors"
+        )
+    return (
+        f"it is not served yet: train with --deploy, which judges it first, or write {outcome.folder.name} to "
+        f"{outcome.folder.parent / 'CURRENT'}"
+    )
 
 
 def checked(arguments: argparse.Namespace, shown: Bar) -> int:

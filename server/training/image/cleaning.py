@@ -51,8 +51,12 @@ class Cleaned:
     digest: str
 
 
-def clean(pictures: Pictures) -> Cleaned:
-    """Looks for pictures that are equal or nearly equal, at the size that they were read in."""
+def clean(pictures: Pictures, near: float = ALIKE) -> Cleaned:
+    """Looks for pictures that are equal or nearly equal, at the size that they were read in.
+
+    Args:
+        near: correlation from which on two are nearly equal, above 0; 1 looks for equal ones only.
+    """
     labels = pictures.labels
     first: dict[bytes, int] = {}
     equal = []
@@ -65,17 +69,18 @@ def clean(pictures: Pictures) -> Cleaned:
             equal.append((before, at))
     copies = {at for _, at in equal}
     rows = np.array([at for at in range(len(pictures)) if at not in copies], np.int64)
-    near = [(int(rows[a]), int(rows[b])) for a, b in nearly_equal(thumbnails(pictures.pixels, rows))]
-    conflicts = [pair for pair in (*equal, *near) if labels[pair[0]] != labels[pair[1]]]
+    pairs = nearly_equal(thumbnails(pictures.pixels, rows), near) if near < 1 else []
+    close = [(int(rows[a]), int(rows[b])) for a, b in pairs]
+    conflicts = [pair for pair in (*equal, *close) if labels[pair[0]] != labels[pair[1]]]
     keep = np.ones(len(pictures), bool)
     keep[list(copies)] = False
     ambiguous = {before for before, at in equal if labels[before] != labels[at]}
     keep[list(ambiguous)] = False
     return Cleaned(
         keep=keep,
-        groups=components(len(pictures), [*equal, *near]),
+        groups=components(len(pictures), [*equal, *close]),
         equal=tuple(equal),
-        near=tuple(near),
+        near=tuple(close),
         conflicts=tuple(conflicts),
         digest=whole.hexdigest(),
     )
@@ -103,7 +108,7 @@ def hashes(grey: Floats) -> NDArray[np.uint64]:
     return found
 
 
-def nearly_equal(grey: Floats) -> list[tuple[int, int]]:
+def nearly_equal(grey: Floats, near: float = ALIKE) -> list[tuple[int, int]]:
     """Pairs of rows that are nearly equal, the lower one first, in order. Pictures of one colour are in none."""
     if not len(grey):
         return []
@@ -113,19 +118,19 @@ def nearly_equal(grey: Floats) -> list[tuple[int, int]]:
     there = np.flatnonzero(deviation >= FLAT)
     unit = unit[there]
     if len(there) <= PAIRED:
-        found = alike(unit)
+        found = alike(unit, near)
     else:
         pairs = {(min(pair), max(pair)) for pair in candidates(hashes(grey[there]))}
-        found = [(a, b) for a, b in pairs if float(unit[a] @ unit[b]) >= ALIKE]
+        found = [(a, b) for a, b in pairs if float(unit[a] @ unit[b]) >= near]
     return sorted((int(there[a]), int(there[b])) for a, b in found)
 
 
-def alike(unit: Floats) -> list[tuple[int, int]]:
-    """Pairs of rows of unit length whose product is at least ALIKE, the lower one first."""
+def alike(unit: Floats, near: float) -> list[tuple[int, int]]:
+    """Pairs of rows of unit length whose product is at least `near`, the lower one first."""
     found = []
     for start in range(0, len(unit), BLOCK):
         products = unit[start : start + BLOCK] @ unit[start:].T
-        rows, columns = np.nonzero(np.triu(products, 1) >= ALIKE)
+        rows, columns = np.nonzero(np.triu(products, 1) >= near)
         found += [(start + int(row), start + int(column)) for row, column in zip(rows, columns, strict=True)]
     return found
 

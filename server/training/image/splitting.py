@@ -52,9 +52,15 @@ def split(
     for label, name in enumerate(classes):
         own = [rows for rows in members.values() if labels[rows[0]] == label]
         if len(own) < 3:
+            there = int((labels == label).sum())
+            copies = (
+                f" ({there - len(own)} of {there} are equal or nearly equal to another, see --near)"
+                if there > len(own)
+                else ""
+            )
             raise InvalidInput(
-                f"the class {name!r} has {len(own)} pictures that differ; it takes three at least, one each to learn "
-                "from, to validate and to test",
+                f"the class {name!r} has {len(own)} pictures that differ{copies}; it takes three at least, one each to "
+                "learn from, to validate and to test",
                 reason="DATA_INVALID",
                 field="data",
             )

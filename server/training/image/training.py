@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from matchcut.server.serving.folder import NAME, readable
 from matchcut.server.training import curves
 from matchcut.server.training.image import exporting, judging, pictures, replay, small
 from matchcut.server.training.image.augment import Augment
-from matchcut.server.training.image.cleaning import Cleaned, clean
+from matchcut.server.training.image.cleaning import ALIKE, Cleaned, clean
 from matchcut.server.training.image.features import vectors
 from matchcut.server.training.image.fitting import Fitted, Plan, fit, probabilities
 from matchcut.server.training.image.pictures import DIGITS, Pictures
@@ -48,6 +48,7 @@ class Options:
     model: "small" or "default". name: of the model; "" takes the name of `out`.
     epochs, batch, rate, patience: 0 takes what suits the model; they are of its last layer with "default".
     flip: whether pictures are mirrored; None: unless the data are digits. unfreeze: blocks of the default encoder.
+    near: correlation from which on pictures are nearly equal; 1: only equal ones are looked for.
     smoke: a few pictures and epochs, to see whether all of it works. resume: go on where it was interrupted.
     threads: 0 takes all cores. cache: where the default encoder is.
     """
@@ -66,6 +67,7 @@ class Options:
     augment: bool = True
     flip: bool | None = None
     unfreeze: int = 0
+    near: float = ALIKE
     smoke: bool = False
     resume: bool = False
     threads: int = 0
@@ -121,8 +123,11 @@ class Result:
     facts: dict[str, Any]
 
 
-def train(options: Options, bar: Bar) -> Trained:
+def train(options: Options, bar: Bar, tell: Callable[[dict[str, Any]], None] | None = None) -> Trained:
     """Trains a classifier and writes it as the next version of the model in `out`.
+
+    Args:
+        tell: is given what was found in the data, as in the report but for the split, before anything is made of it.
 
     Raises:
         InvalidInput: an option or the data cannot be used; or an unfinished training is in the folder.
@@ -146,7 +151,7 @@ def train(options: Options, bar: Bar) -> Trained:
     try:
         default = options.model == "default"
         encoder = models.load(models.default_encoder(options.cache, bar.say)) if default else None
-        material = gathered(options, encoder, bar)
+        material = gathered(options, encoder, bar, tell)
         result = tuned(options, encoder, material, work, bar) if encoder else fresh(options, material, work, bar)
         trained = finished(options, material, result, work)
     except BaseException:
@@ -166,7 +171,9 @@ def named(options: Options) -> str:
     return readable(options.name.strip() or options.out.resolve().name) or "model"
 
 
-def gathered(options: Options, encoder: models.Encoder | None, bar: Bar) -> Material:
+def gathered(
+    options: Options, encoder: models.Encoder | None, bar: Bar, tell: Callable[[dict[str, Any]], None] | None = None
+) -> Material:
     """Read, cleaned, divided and normalised."""
     size = encoder.input if encoder else InputSize(small.SIDE, small.SIDE)
     most = SMOKE_PICTURES if options.smoke else 0
@@ -174,7 +181,9 @@ def gathered(options: Options, encoder: models.Encoder | None, bar: Bar) -> Mate
         read = pictures.digits(size, most=most)
     else:
         read = pictures.folder(Path(options.data), size, track=lambda files: bar.track(files, "reading"), most=most)
-    cleaned = clean(read)
+    cleaned = clean(read, options.near)
+    if tell:
+        tell(found(read, cleaned))
     parts = split(
         *(read.labels, cleaned.groups, cleaned.keep, read.classes),
         seed=options.seed,
@@ -246,9 +255,13 @@ def finished(options: Options, material: Material, result: Result, work: Path) -
     )
     report = {
         "model": {"name": name, "version": version, "kind": options.model, "parity": difference},
-        "data": found(material),
+        "data": {
+            **found(read, material.cleaned),
+            "split": {part: len(samples.labels) for part, samples in material.samples.items()},
+        },
         "training": {
             "seed": options.seed,
+            "near": options.near,
             "smoke": options.smoke,
             "augment": None if test.augment is None else asdict(test.augment),
             "mean": list(material.mean),
@@ -279,9 +292,8 @@ def finished(options: Options, material: Material, result: Result, work: Path) -
     return Trained(place, report)
 
 
-def found(material: Material) -> dict[str, Any]:
-    """What the data are, what was wrong with them, and how they were divided."""
-    read, cleaned, parts = material.read, material.cleaned, material.parts
+def found(read: Pictures, cleaned: Cleaned) -> dict[str, Any]:
+    """What the data are, and what was wrong with them."""
 
     def pairs(which: Sequence[tuple[int, int]]) -> list[list[str]]:
         return [[read.names[a], read.names[b]] for a, b in which]
@@ -296,7 +308,6 @@ def found(material: Material) -> dict[str, Any]:
         "label_conflicts": pairs(cleaned.conflicts),
         "left_out": [read.names[row] for row in np.flatnonzero(~cleaned.keep)],
         "digest": cleaned.digest,
-        "split": {name: len(getattr(parts, name)) for name in ("train", "validation", "test")},
     }
 
 

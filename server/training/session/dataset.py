@@ -13,10 +13,11 @@ from matchcut.server.evaluation.interactions import Interactions
 from matchcut.server.evaluation.metrics import Indices
 from matchcut.server.records import EncoderIdentity, Floats
 
-__all__ = ["NO_ENCODER", "Dataset", "made"]
+__all__ = ["GIVEN", "NO_ENCODER", "Dataset", "made"]
 
 # Of a model that was trained without vectors: a server refuses it, as no encoder is called so.
 NO_ENCODER = EncoderIdentity("none", "none", "none", 1)
+GIVEN = "given"  # name and digest of an encoder of which nothing is known but its vectors; a server refuses it, too
 
 Row = tuple[str, str, int, float]
 
@@ -100,7 +101,7 @@ def laid_out(
     if not vectors:
         return np.zeros((len(item_ids), 1), np.float32), NO_ENCODER
     size = len(next(iter(vectors.values())))
-    identity = encoder or EncoderIdentity("given", "1", "given", size)
+    identity = encoder or EncoderIdentity(GIVEN, "1", GIVEN, size)
     content = np.zeros((len(item_ids), identity.dimensions), np.float32)
     for at, item in enumerate(item_ids):
         vector = vectors.get(item)

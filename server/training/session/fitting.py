@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +51,7 @@ def fit(
     settings: Settings,
     *,
     saved: Path | None = None,
+    asked: Mapping[str, Any] | None = None,
     most: int = 0,
     shown: Bar | None = None,
     told: Told | None = None,
@@ -60,6 +60,7 @@ def fit(
 
     Args:
         saved: the checkpoint's file, written after each epoch and gone on from where it is there.
+        asked: further options by name that the checkpoint is to be of, plain values.
         most: events that validation looks back on, see judging.network_scores.
         told: called with number and figures of each epoch once it is saved; what it raises ends the training.
 
@@ -73,7 +74,7 @@ def fit(
             "let events gather, or give more of them",
             field="events",
         )
-    of = hashlib.sha256(f"{data.digest()} {settings.table()} {most}".encode()).hexdigest()
+    of = {**(asked or {}), **settings.table(), "most": most, "data": data.digest()}
     with fixed(settings.seed):
         run = Run(data, split, settings, most)
         state = checkpoint.load(saved, of) if saved else None

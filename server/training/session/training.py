@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from matchcut.server.errors import EngineFailed, InvalidInput, NotFound
+from matchcut.server.errors import EngineFailed, InvalidInput
 from matchcut.server.evaluation.metrics import interval
-from matchcut.server.events import FILE, read_log
 from matchcut.server.session.contract import SessionModel
 from matchcut.server.session.decaying import DecayingMean
 from matchcut.server.session.folder import current, deploy
 from matchcut.server.session.onnx import OnnxSession
 from matchcut.server.training import curves
 from matchcut.server.training.progress import Bar
-from matchcut.server.training.session import dataset, fitting, folder, gate, judging, private, reading, store
-from matchcut.server.training.session.batches import Histories, frequencies
+from matchcut.server.training.session import checkpoint, dataset, fitting, folder, gate, judging, private, sources
+from matchcut.server.training.session.batches import frequencies
 from matchcut.server.training.session.dataset import Dataset
 from matchcut.server.training.session.fitting import Fitted
 from matchcut.server.training.session.gate import Verdict
@@ -29,7 +30,7 @@ from matchcut.server.training.session.judging import Split
 from matchcut.server.training.session.private import Privacy, Spent
 from matchcut.server.training.session.settings import Settings
 
-__all__ = ["CHECKPOINT", "Options", "Outcome", "load", "train"]
+__all__ = ["CHECKPOINT", "Options", "Outcome", "train"]
 
 CHECKPOINT = "checkpoint.pt"
 SMOKE_USERS, SMOKE_EVENTS, SMOKE_EPOCHS = 200, 40, 3
@@ -41,7 +42,8 @@ class Options:
 
     events: a server's data folder, or a file (see reading.py). out: the folder of versions. vectors: a file or another
     data folder. days: how many of the last days are held out to judge by, where the model is to be deployed. force:
-    deploys whatever the judgement. resume: goes on from a training that was broken off.
+    deploys whatever the judgement, and where too little is there to judge by, without one. resume: goes on from a
+    training that was broken off, from a data folder with the events that it had then.
     """
 
     events: Path
@@ -60,8 +62,9 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of it. report: figures by name, for people. verdict: None where none was asked for. deployed: the
-    number that is served now; None: what was served before still is."""
+    """What came of it. report: figures by name, for people. verdict: None where none was asked for, or too little was
+    there. deployed: the number that is served now; None: what was served before still is. unjudged: why there is no
+    verdict although one was asked for."""
 
     folder: Path
     report: dict[str, Any]
@@ -69,33 +72,7 @@ class Outcome:
     against: str = ""
     deployed: int | None = None
     spent: Spent | None = None
-
-
-def load(events: Path, vectors: Path | None, tenant: str) -> Dataset:
-    """The data that paths name.
-
-    Raises:
-        NotFound, InvalidInput, StoreFailed: they cannot be read.
-    """
-    known: Mapping[str, Any] = {}
-    encoder = None
-    source = vectors or (events if events.is_dir() else None)
-    if source is not None:
-        known, encoder = store.vectors(source, tenant) if source.is_dir() else reading.vectors(source)
-    rows = logged(events, tenant) if events.is_dir() else reading.events(events)
-    return dataset.made(rows, known, encoder)
-
-
-def logged(path: Path, tenant: str) -> list[dataset.Row]:
-    """The tenant's events from a server's data folder; users are digests, which name nobody."""
-    log = path / FILE
-    if not log.is_file():
-        raise NotFound(f"{path} holds no {FILE}; give a server's data folder", reason="EVENTS_NOT_FOUND")
-    return [
-        (digest.hex(), event.item_id, event.time_us, event.strength)
-        for of, digest, event in read_log(log)
-        if of == tenant
-    ]
+    unjudged: str = ""
 
 
 def train(options: Options, shown: Bar) -> Outcome:
@@ -103,9 +80,13 @@ def train(options: Options, shown: Bar) -> Outcome:
 
     Raises:
         InvalidInput, NotFound, StoreFailed: of the data or the options.
+        TooFewToJudge: the days that are held out tell too little; nothing was trained then.
         EngineFailed: the training diverged, an export was refused, or the deployment failed.
     """
-    data = load(options.events, options.vectors, options.tenant)
+    now = time.time()
+    saved = options.resume and not options.privacy
+    before = checkpoint.until(options.out / CHECKPOINT) if saved else None
+    data, until = sources.read(options.events, options.vectors, options.tenant, now=now, until=before)
     settings = options.settings
     if options.smoke:
         data, settings = smaller(data), replace(settings, epochs=min(settings.epochs, SMOKE_EPOCHS))
@@ -113,21 +94,26 @@ def train(options: Options, shown: Bar) -> Outcome:
         if not settings.ids:
             raise InvalidInput("there are no vectors to make items of; give --vectors", field="vectors")
         settings = replace(settings, content=False)
-    if options.deploy and not data.has_content:
+    if options.deploy and not servable(data):
         raise InvalidInput(
             "a server takes a model of its own encoder's vectors only: train on its data folder, or give --vectors",
             field="vectors",
         )
     if options.privacy:
         data = with_vectors(data)
-    since = gate.usual(data, options.days)
-    learnt = gate.parted_at(data, since) if options.deploy else data
+    since, users, unjudged = held_out(data, options, now)
+    learnt = data if since is None else gate.parted_at(data, since)
+    if since is not None:
+        shown.say(f"held out to judge by: events from {when(since)} on, of {users} users who were there before")
     whole = judging.histories(learnt)
     shown.say(f"{len(learnt.events)} events of {len(whole)} users with {len(data.content)} items")
     split = judging.parted(whole)
     options.out.mkdir(parents=True, exist_ok=True)
-    fitted, spent = fitted_to(learnt, split, whole, settings, options, shown)
+    fitted, spent = fitted_to(learnt, split, settings, options, until, shown)
     report = described(learnt, split, fitted, spent)
+    report["encoder"], report["servable"] = data.encoder.name, servable(data)
+    if since is not None:
+        report["held_out"] = {"since": when(since), "users": users}
     version = folder.next_version(options.out)
     place = options.out / str(version)
     written = folder.write(
@@ -144,13 +130,42 @@ def train(options: Options, shown: Bar) -> Outcome:
     report["parity"] = dict(written.errors)
     if not options.deploy:
         return Outcome(place, report, spent=spent)
+    if since is None:
+        return Outcome(place, report, deployed=deploy(options.out, place), spent=spent, unjudged=unjudged)
     verdict, against = judged(place, options.out, data, since, settings.seed)
     number = deploy(options.out, place) if verdict.better or options.force else None
     return Outcome(place, report, verdict, against, number, spent)
 
 
+def held_out(data: Dataset, options: Options, now: float) -> tuple[int | None, int, str]:
+    """When the days that are held out begin, how many users are judged by, and where nothing is held out, why not.
+
+    Raises:
+        TooFewToJudge: too little is there to judge by, and nobody said to do without.
+    """
+    if not options.deploy:
+        return None, 0, ""
+    try:
+        users = gate.judges(data, options.days, now=now)
+    except gate.TooFewToJudge as error:
+        if not options.force:
+            raise
+        return None, 0, error.message.partition(":")[0]
+    return gate.usual(data, options.days, now=now), users, ""
+
+
+def servable(data: Dataset) -> bool:
+    """Whether a server can take a model of these vectors: only if it is known whose they are."""
+    return data.has_content and data.encoder.digest != dataset.GIVEN
+
+
+def when(seconds: int) -> str:
+    """A date and time for people."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
 def fitted_to(
-    data: Dataset, split: Split, whole: Histories, settings: Settings, options: Options, shown: Bar
+    data: Dataset, split: Split, settings: Settings, options: Options, until: int | None, shown: Bar
 ) -> tuple[Fitted, Spent | None]:
     """The trained network; with a promise of privacy no validation is looked at, so nothing is held out for it."""
     if options.privacy:
@@ -158,7 +173,14 @@ def fitted_to(
     saved = options.out / CHECKPOINT
     if not options.resume:
         saved.unlink(missing_ok=True)
-    return fitting.fit(data, split, settings, saved=saved, shown=shown), None
+    asked = {
+        "tenant": options.tenant,
+        "deploy": options.deploy,
+        "holdout": options.days,
+        "smoke": options.smoke,
+        checkpoint.UNTIL: until,
+    }
+    return fitting.fit(data, split, settings, saved=saved, asked=asked, shown=shown), None
 
 
 def smaller(data: Dataset) -> Dataset:

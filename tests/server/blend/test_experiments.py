@@ -151,7 +151,12 @@ ONE = '[[experiments]]\nname = "e"\n'
         (ONE + 'share = -0.1\nvariants = [{name = "a"}]', "experiments[0].share", "number from 0"),
         (ONE + 'share = true\nvariants = [{name = "a"}]', "experiments[0].share", "number from 0"),
         (ONE + 'salt = ""\nvariants = [{name = "a"}]', "experiments[0].salt", "printable"),
-        (ONE + 'wait = 1\nvariants = [{name = "a"}]', "experiments[0].wait", "no such field"),
+        (ONE + 'wait = 1\nvariants = [{name = "a"}]', "experiments[0].wait", "there are: name, salt, share, variants"),
+        (
+            ONE + 'variants = [{name = "a", wieght = 1}]',
+            "experiments[0].variants[0].wieght",
+            "no such field; did you mean 'weight'.; there are: name, weight, options",
+        ),
         (ONE + 'variants = [{name = "a", wieght = 1}]', "experiments[0].variants[0].wieght", "did you mean 'weight'"),
         (ONE + 'variants = [{name = "a", weight = 0}]', "experiments[0].variants[0].weight", "leave out"),
         (ONE + 'variants = [{name = "a", weight = inf}]', "experiments[0].variants[0].weight", "number from 0"),

@@ -109,14 +109,22 @@ def test_lists_that_were_shown_by_variant(shown: Path, capsys: pytest.CaptureFix
     before = {path.name: path.read_bytes() for path in shown.iterdir()}
     assert main(["evaluate", "exposures", str(shown)]) == 0
     text = capsys.readouterr().out
-    assert "e / x: 4 items shown in 2 lists to 2 users" in text
+    assert "e / x: 4 items shown in 2 lists to fewer than 10 users" in text
+    assert "An item earns 1 where" in text
+    assert "within 24 hours after" in text
+    assert "mean weight should be near 1" in text
+    assert main(["evaluate", "exposures", str(shown), "--anonymity", "1"]) == 0
+    assert "to 2 users" in capsys.readouterr().out
     assert r"e / y\x1b[2J: 4 items" in text
     assert main(["evaluate", "exposures", "--data", str(shown), "--json"]) == 0
     x, y = json.loads(capsys.readouterr().out)
+    assert (x["users"], x["value"]["groups"], x["anonymity"]) == (0, 0, 10)
     assert (x["variant"], x["value"]["logged"]["mean"], x["value"]["snips"]["mean"]) == ("x", 0.25, 0.25)
     # Without exploration the second list would not have been: half of the items of the first one were taken to.
     assert (y["value"]["logged"]["mean"], y["value"]["snips"]["mean"]) == (0.25, 0.5)
-    assert main(["evaluate", "exposures", str(shown), "--json", "--tenant", "", "--clip", "1.2"]) == 0
+    assert (
+        main(["evaluate", "exposures", str(shown), "--json", "--tenant", "", "--clip", "1.2", "--anonymity", "1"]) == 0
+    )
     x, y = json.loads(capsys.readouterr().out)
     assert (y["lists"], y["users"], y["value"]["clipped"], y["value"]["largest"]) == (1, 1, 2, pytest.approx(4 / 3))
     assert y["value"]["ips"]["low"] is None

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from matchcut.client import Event, EventKind
 from matchcut.server.__main__ import main
 from matchcut.server.commands.event_rows import COLUMNS, Rows
-from matchcut.v1 import events_pb2
+from matchcut.v1 import catalog_pb2, events_pb2
 from support.fake_server import FakeServer, serving
 
 Status = grpc.StatusCode
@@ -163,6 +163,10 @@ def test_what_is_written_is_what_is_read(
         ("ann,film,like,,,", "neither time nor id"),
         ("ann,film,like,yesterday,,", "time is 'yesterday'; it must be seconds since 1970"),
         ("ann,film,like,nan,,", "time is 'nan'"),
+        (
+            "ann,film,like,1795046532000,,",
+            "1795046532000, which looks like milliseconds: time is in seconds since 1970",
+        ),
         ("ann,film,like,1,most,", "fraction is 'most'; it must be a number"),
         ("ann,film,like,1,inf,", "fraction is 'inf'"),
         ("ann,film,watch,1,0.5,3", "both fraction and watched"),
@@ -183,7 +187,7 @@ def test_a_wrong_row_is_told_of(tmp_path: Path, row: str, why: str) -> None:
     [
         ("{", "is no JSON"),
         ("[1]", "is no JSON object"),
-        ('{"user": "a", "item": "b", "kind": "like", "time": 1, "colour": 2}', "'colour' is no field of events"),
+        ('{"user": "a", "user_id": "a", "item": "b", "kind": "like", "time": 1}', "names one field twice"),
         ('{"user": true, "item": "b", "kind": "like", "time": 1}', "user is no text"),
         ('{"user": "a", "item": ["b"], "kind": "like", "time": 1}', "item is no text"),
         ('{"user": "a", "item": "b", "kind": "like", "time": [1]}', "time is [1]"),
@@ -210,6 +214,56 @@ def test_a_file_with_errors_is_sent_but_for_them(
     assert re.search(r"509 │ time_us is negative", out)
     assert re.search(r"1009 │ time_us is negative", out)
     assert {call.requests[0].tenant for call in server.calls if call.method == "RecordEvents"} == {"shop"}
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("e.csv", ["user_id,colour,item_id,kind,timestamp", "ann,red,film,like,12.5"]),
+        ("e.jsonl", ['{"user_id": "ann", "colour": 1, "item_id": "film", "kind": "like", "timestamp": 12.5}']),
+    ],
+)
+def test_other_names_are_understood_and_other_columns_told(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, lines: list[str]
+) -> None:
+    code, _, err = run(capsys, write(tmp_path, name, *lines))
+    assert code == 0
+    assert "columns that are none of events are ignored: colour" in err
+    (kept,) = store.kept.values()
+    assert (kept.user_id, kept.item_id, kept.time_us) == ("ann", "film", 12_500_000)
+
+
+def test_items_that_are_unknown_are_warned_of(
+    store: Store, server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.on("GetItem", server.fails(Status.NOT_FOUND, "there is no such item"))
+    there = catalog_pb2.ListItemsResponse(items=[catalog_pb2.Item(item_id="tour/bikes.mp4")])
+    server.on("ListItems", lambda requests, *_: [there for _ in [next(requests)]])
+    path = write(tmp_path, "e.csv", "user,item,kind,time", "ann,bikes,like,1", "bob,bikes,like,2", "bob,other,like,3")
+    code, _, err = run(capsys, path)
+    assert code == 0
+    assert "warning: the catalogue does not have the items of 3 of 3 new events, such as " in err
+    assert "such as 'bikes' (is it 'tour/bikes.mp4'?), 'other'; they count once" in err
+    code, _, err = run(capsys, path)
+    assert (code, err) == (0, "")  # nothing is new
+
+
+def test_a_server_that_does_not_tell_of_items_costs_the_names_only(
+    store: Store, server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.on("GetItem", server.fails(Status.INTERNAL, "broken"))
+    code, out, err = run(capsys, write(tmp_path, "e.csv", "user,item,kind,time", "ann,film,like,1"))
+    assert code == 0
+    assert "1 event recorded" in out
+    assert "does not have the items of 1 of 1 new event; they count" in err
+
+
+def test_one_event_too_old(server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = events_pb2.RecordEventsResponse(expired=1)
+    server.on("RecordEvents", lambda requests, *_: [old for _ in [next(requests)]])
+    code, _, err = run(capsys, write(tmp_path, "e.csv", "user,item,kind,time", "ann,film,like,1"))
+    assert code == 0
+    assert "1 event was too old to be kept" in err
 
 
 def test_a_run_that_was_interrupted_goes_on(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,7 +309,9 @@ def test_a_file_of_another_kind_is_given_up_early(
     [
         ("e.txt", "user,item,kind", "ends in neither .csv nor .jsonl"),
         ("e.csv", "user,item", "there is no column 'kind'"),
-        ("e.csv", "user,item,kind,color", "'color' is no column of events"),
+        ("e.csv", "user;item;kind", "separates columns by ';'; the separator must be a comma"),
+        ("e.csv", "user\titem\tkind", "the separator must be a comma"),
+        ("e.csv", "user,item,kind,user_id", "'user' is there twice"),
         ("e.csv", "user,item,kind,user", "'user' is there twice"),
         ("e.csv", "", "there is no column 'user'"),
     ],

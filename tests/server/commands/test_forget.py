@@ -7,6 +7,7 @@ import json
 import pytest
 
 from matchcut.server.__main__ import main
+from matchcut.v1 import events_pb2
 from support.fake_server import FakeServer, serving
 
 
@@ -23,6 +24,15 @@ def test_a_receipt_that_names_nobody(monkeypatch: pytest.MonkeyPatch, capsys: py
         assert json.loads(capsys.readouterr().out) == {"events": 3, "exposures": 2, "time": 1.5, "digest": "ab" * 32}
     (request,) = fake.calls[0].requests
     assert (request.tenant, request.user_id) == ("shop", "ann")
+
+
+def test_one_of_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    fake = FakeServer()
+    receipt = events_pb2.ForgetUserResponse(events=1, exposures=1, digest="ab" * 32)
+    fake.on("ForgetUser", lambda requests, *_: [receipt for _ in [next(requests)]])
+    with serving(fake) as (address,):
+        assert main(["forget", "ann", "--server", address]) == 0
+    assert "deleted 1 event and 1 list that was shown" in " ".join(capsys.readouterr().out.split())
 
 
 def test_no_server(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
+from google.rpc import error_details_pb2
 
 from matchcut.server.__main__ import main
+from matchcut.server.commands.output import console
 from matchcut.v1 import recommender_pb2 as pb
 from support.fake_server import FakeServer, serving, user_ranking
 
@@ -73,6 +76,69 @@ def test_a_cold_user_in_an_experiment(server: FakeServer, capsys: pytest.Capture
     assert "no item is eligible" in out
     assert "no event of the user counts yet, nothing else is known: what is popular and new" in out
     assert "experiment mmr: [bold]more" in out
+
+
+def test_a_user_with_dislikes_only(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    reply = user_ranking(1, "a", final=True)
+    reply.cold, reply.events = True, 3
+    answers(server, reply)
+    _, out, _ = run(capsys, "ann")
+    assert "made of 3 events, none of which tells what the user likes: what is popular and new" in out
+    assert "nothing else is known" not in out
+
+
+@pytest.mark.parametrize(("second", "told"), [(0.75, True), (0.5, False), (0.25, False)])
+def test_an_order_beside_the_score_is_explained(
+    server: FakeServer, capsys: pytest.CaptureFixture[str], second: float, told: bool
+) -> None:
+    reply = user_ranking(1, "a", "b", final=True)
+    reply.matches[1].score = second
+    answers(server, reply)
+    _, out, _ = run(capsys, "ann")
+    assert ("decide the order beside the score" in out) is told
+
+
+def test_ids_are_shown_whole(
+    server: FakeServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = "season-" * 12 + "end"
+    reply = user_ranking(1, item, final=True)
+    shares = (("current", 0.25), ("history", 0.5), ("freshness", 0.25))
+    reply.matches[0].reason.ClearField("shares")
+    reply.matches[0].reason.shares.extend(pb.SignalShare(signal=signal, share=share) for signal, share in shares)
+    answers(server, reply)
+    monkeypatch.setattr(console, "_width", 80)
+    main(["recommend", "ann", "--explain"])
+    out = capsys.readouterr().out
+    assert "…" not in out
+    cells = [line.split("│") for line in out.splitlines() if line.count("│") == 8]
+    assert "".join(row[2].strip() for row in cells) == item
+    assert "0.5000" in out
+
+
+def test_a_history_in_a_file(server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "e.csv"
+    rows = [f"ann,film {n},like,{n}" for n in range(1, 1003)]
+    path.write_text("\n".join(["user,item,kind,time", *rows, "bob,clip,like,5"]))
+    code, _, _ = run(capsys, "ann", "--history", path)
+    assert code == 0
+    assert [event.item_id for event in asked(server).history] == [f"film {n}" for n in range(3, 1003)]
+    assert {event.user_id for event in asked(server).history} == {"ann"}
+    code, _, err = run(capsys, "eve", "--history", path)
+    assert code == 2
+    assert "has no event of 'eve'" in err
+    path.write_text("user,item,kind,time\nann,film,loved,1\n")
+    code, _, err = run(capsys, "ann", "--history", path)
+    assert code == 2
+    assert "line 2 of" in err
+
+
+def test_a_server_that_keeps_no_users(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    info = error_details_pb2.ErrorInfo(reason="USERS_OFF", domain="matchcut")
+    server.on("RecommendForUser", server.fails(grpc.StatusCode.PERMISSION_DENIED, "keeps nothing of users", info))
+    code, _, err = run(capsys, "ann")
+    assert code == 1
+    assert "keeps nothing of users (here: --history FILE)" in err
 
 
 def test_options_are_asked_for(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:

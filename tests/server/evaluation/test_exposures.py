@@ -149,3 +149,14 @@ def test_clipped_weights_are_told() -> None:
     (report,) = by_variant(judge([("t", b"u", Exposure("r", 1, "", "", "m", shown))], []), clip=3)
     assert (report.value.largest, report.value.clipped) == (8.0, 2)
     assert "2 weights clipped" in report.text()
+
+
+@pytest.mark.parametrize(
+    ("users", "threshold", "told", "said"),
+    [(9, 10, 0, "fewer than 10"), (10, 10, 10, "at least 10"), (19, 10, 10, "at least 10"), (9, 1, 9, "to 9")],
+)
+def test_numbers_of_users_are_told_as_a_server_tells_them(users: int, threshold: int, told: int, said: str) -> None:
+    judged = judge([("t", user, exposure(100, "a")) for user in range(users)], [])
+    (report,) = by_variant(judged, threshold=threshold)
+    assert (report.users, report.value.groups, report.lists) == (told, told, users)
+    assert f"{said} users" in report.text()

@@ -14,7 +14,8 @@ from matchcut.client import AsyncClient
 from matchcut.server import models
 from matchcut.server.app import App
 from matchcut.server.config import Config
-from matchcut.server.errors import EngineFailed
+from matchcut.server.errors import EngineFailed, InvalidInput
+from matchcut.server.personal.following import Choosing
 from matchcut.server.records import EncoderIdentity
 from matchcut.server.session import deploy
 from support import session_models
@@ -140,3 +141,28 @@ def _scrape(address: str) -> dict[str, float]:
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as reply:
         lines = [line for line in str(reply.read(), "utf-8").splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+@pytest.mark.parametrize(("said", "what"), [("1\n", "`matchcut train rollback {}`"), ("new", "{}/CURRENT holds 'new'")])
+def test_what_is_broken_is_told_with_its_place_and_a_remedy(
+    sessions: Path, encoder: EncoderIdentity, said: str, what: str
+) -> None:
+    (sessions / "1").mkdir(parents=True)
+    (sessions / "CURRENT").write_text(said)
+    with pytest.raises(EngineFailed) as caught:
+        Choosing(sessions, 10).first(encoder)
+    for part in ("--session", what.format(sessions), "or leave --session out"):
+        assert part in caught.value.message
+    assert (caught.value.reason, caught.value.field) == ("MODEL_INVALID", "session")
+
+
+def test_what_is_no_folder_of_session_models_is_refused(tmp_path: Path, encoder: EncoderIdentity) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInput, match=r"--session .*/file is a file"):
+        Choosing(tmp_path / "file", 10).first(encoder)
+    with pytest.raises(InvalidInput, match=r"--session .* cannot be read: File name too long"):
+        Choosing(tmp_path / ("x" * 300), 10).first(encoder)
+    made = version(tmp_path, encoder, 1)
+    with pytest.raises(InvalidInput, match=f"own folder; give the folder of versions that it lies in: {tmp_path}"):
+        Choosing(made, 10).first(encoder)
+    assert Choosing(tmp_path / "later", 10).first(encoder).identity.name == "decaying-mean"

@@ -61,7 +61,7 @@ def test_a_rollback_goes_back_through_what_was_served(tmp_path: Path, root: Path
     assert deploy(root, trained(tmp_path, encoder, 4)) == 4
     assert [rollback(root), rollback(root)] == [2, 1]  # 3 was taken back and is not returned to
     assert current(root) == 1
-    with pytest.raises(NotFound, match="no version before 1"):
+    with pytest.raises(NotFound, match="no version was served before 1"):
         rollback(root)
 
 
@@ -158,3 +158,30 @@ def test_a_version_that_is_not_there(root: Path, encoder: EncoderIdentity) -> No
     assert "cannot be read" in folder.fault
     with pytest.raises(EngineFailed, match=r"session.toml cannot be read"):
         folder.load()
+
+
+@pytest.mark.parametrize("said", ["2\n", "latest"])
+def test_what_is_good_again_is_told(
+    tmp_path: Path, root: Path, encoder: EncoderIdentity, caplog: pytest.LogCaptureFixture, said: str
+) -> None:
+    deploy(root, trained(tmp_path, encoder, 1))
+    folder = SessionFolder(root, encoder)
+    folder.load().close()
+    (root / "CURRENT").write_text(said)
+    assert folder.poll() is None
+    assert folder.fault
+    (root / "CURRENT").write_text("1\n")
+    with caplog.at_level(logging.INFO, "matchcut.session"):
+        assert [folder.poll(), folder.poll()] == [None, None]
+    assert folder.fault == ""
+    assert [record.message for record in caplog.records if record.levelno == logging.INFO] == [
+        f"{root / 'CURRENT'} is good again: version 1 is still served"
+    ]
+
+
+def test_a_rollback_where_nothing_is_deployed(root: Path, encoder: EncoderIdentity) -> None:
+    with pytest.raises(NotFound, match="it is not there"):
+        rollback(root)
+    session_models.write(root / "1", encoder)
+    with pytest.raises(NotFound, match="no session model is deployed in"):
+        rollback(root)

@@ -84,6 +84,13 @@ def test_changed_copies_are_nearly_equal(
     assert not found.conflicts
 
 
+@pytest.mark.parametrize(("near", "found"), [(0.9, ((0, 1),)), (0.99999, ()), (1.0, ())])
+def test_what_is_nearly_equal_can_be_said(near: float, found: tuple[tuple[int, int], ...]) -> None:
+    one = scene(1)
+    cleaned = clean(of(np.stack([one, compressed(one), one]), [0] * 3), near)
+    assert (cleaned.near, cleaned.equal) == (found, ((0, 2),))
+
+
 def test_nearly_equal_pictures_of_two_classes_are_a_conflict_but_stay() -> None:
     one = scene(1)
     found = clean(of(np.stack([one, scene(2), compressed(one)]), [0, 0, 1]))

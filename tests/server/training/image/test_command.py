@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from matchcut.server.__main__ import main
 from matchcut.server.commands import train
@@ -36,6 +37,23 @@ def test_it_says_what_it_found_and_wrote(
     assert re.search(r"test accuracy [01]\.\d{4} \(95 % interval", said.out)
     assert f"wrote {out / '1'}" in said.out
     assert "epoch: 2 in" in said.err
+
+
+def test_near_copies_are_told_before_the_class_that_they_leave_too_small(
+    make_folder: MakeFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = make_folder(each=4), str(tmp_path / "out")
+    first = Image.open(data / "stripes0" / "00.png")
+    for number in range(1, 4):
+        first.point([min(255, value + number) for value in range(256)] * 3).save(data / "stripes0" / f"{number:02}.png")
+    assert main(["train", "image", str(data), "--out", out, *QUICK]) == 2
+    said = capsys.readouterr()
+    assert "nearly equal: 6\n  stripes0/00.png ~ stripes0/01.png" in said.out
+    assert "  and 1 others\n" in said.out
+    assert "'stripes0' has 1 pictures that differ (3 of 4 are equal or nearly equal to another, see --near)" in said.err
+    assert main(["train", "image", str(data), "--out", out, "--near", "1", "--json", *QUICK]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["data"]["nearly_equal"], report["training"]["near"]) == ([], 1)
 
 
 def test_json_is_one_document(make_folder: MakeFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,7 +95,17 @@ def test_what_is_wrong_is_said_in_a_line(
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--epochs", "-1"), ("--epochs", "1.5"), ("--seed", "x"), ("--rate", "0"), ("--rate", "nan")]
+    ("option", "value"),
+    [
+        ("--epochs", "-1"),
+        ("--epochs", "1.5"),
+        ("--seed", "x"),
+        ("--rate", "0"),
+        ("--rate", "nan"),
+        ("--near", "1.01"),
+        ("--near", "0"),
+        ("--near", "x"),
+    ],
 )
 def test_numbers_that_cannot_be(option: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -75,8 +75,12 @@ def test_three_large_groups_are_one_for_each_side() -> None:
 
 def test_a_class_with_too_few_is_named() -> None:
     labels, groups = np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 2, 3, 4, 4])
-    with pytest.raises(InvalidInput, match="the class 'dog' has 2 pictures that differ; it takes three") as caught:
+    with pytest.raises(
+        InvalidInput, match=r"'dog' has 2 pictures that differ \(1 of 3 are .* to another, see --near\); it"
+    ) as caught:
         split(labels, groups, np.ones(6, bool), ("cat", "dog"), seed=0)
+    with pytest.raises(InvalidInput, match="'dog' has 2 pictures that differ; it takes three"):
+        split(labels[:5], groups[:5], np.ones(5, bool), ("cat", "dog"), seed=0)
     assert caught.value.field == "data"
 
 

@@ -84,8 +84,14 @@ def test_another_seed_comes_to_something_else(ring: Dataset, small: Settings) ->
 def test_a_checkpoint_of_something_else_is_refused(ring: Dataset, small: Settings, tmp_path: Path) -> None:
     split, settings, saved = parted(histories(ring)), replace(small, epochs=1), tmp_path / "checkpoint.pt"
     fit(ring, split, settings, saved=saved)
-    with pytest.raises(InvalidInput, match="other data or settings"):
+    with pytest.raises(InvalidInput, match=r"--rate was 0\.02 and is 0\.5 now"):
         fit(ring, split, replace(settings, rate=0.5), saved=saved)
+    with pytest.raises(InvalidInput, match=r"options: --items\. Give"):
+        fit(ring, split, replace(settings, ids=False), saved=saved)
+    with pytest.raises(InvalidInput, match="--tenant was None and is 't' now"):
+        fit(ring, split, settings, saved=saved, asked={"tenant": "t"})
+    with pytest.raises(InvalidInput, match="of other data"):
+        fit(ring.only(np.arange(len(ring.events) - 1)), split, settings, saved=saved)
     saved.write_bytes(saved.read_bytes()[:-100])
     with pytest.raises(InvalidInput, match="no checkpoint, or damaged"):
         fit(ring, split, settings, saved=saved)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from matchcut.server.errors import InvalidInput
 from matchcut.server.records import EncoderIdentity, Floats, SessionIdentity
 from matchcut.server.training.session import gate
 from matchcut.server.training.session.dataset import Dataset, Row, made
@@ -95,8 +94,52 @@ def test_models_see_what_came_before_alone(ring: Dataset) -> None:
 
 
 def test_without_anybody_to_judge_by_it_says_so(ring: Dataset) -> None:
-    with pytest.raises(InvalidInput, match="hold out more days"):
+    with pytest.raises(gate.TooFewToJudge, match="hold out more days"):
         gate.compare(Ring(7), Ring(7), ring, int(ring.events.times.max()) + 1)
-    with pytest.raises(InvalidInput, match="all events are of the days"):
+    with pytest.raises(gate.TooFewToJudge, match="all events are of the days"):
         gate.parted_at(ring, int(ring.events.times.min()))
     assert len(gate.parted_at(ring, int(ring.events.times.max())).events) == len(ring.events) - 1
+
+
+def seen(*spans: tuple[float, float]) -> Dataset:
+    """Users of whom the first and the last event are so many days after the beginning."""
+    return made([(f"u{at}", "i00", round(day * DAY * 1e6), 1.0) for at, span in enumerate(spans) for day in span])
+
+
+def test_who_was_there_before_and_came_back_is_counted(ring: Dataset) -> None:
+    assert gate.judges(ring, 1.0) == 80
+    back = gate.judges(seen(*[(0, 9.5)] * 6, (0, 5), (9.7, 9.9), (0, 10)), 1.0)
+    assert back == 7
+
+
+@pytest.mark.parametrize(
+    ("spans", "days", "says"),
+    [
+        # The last day is of one new user.
+        ([(0, 7.5)] * 5 + [(10, 10)], 1.0, "0 users did something both .* --holdout 3 would do"),
+        ([(0, 9.5)] * 4 + [(0, 8.5), (10, 10)], 1.0, "4 users .* it takes 5 .* --holdout 2 would do"),
+        # All of it is of a few hours.
+        ([(0, 0.25)] * 5, 1.0, r"--holdout 0\.25 would do"),
+        ([(0, 5)] * 4, 1.0, "no other number of days has enough"),
+        ([(0, 5), (5, 5)], 9.0, "no other number of days has enough"),
+    ],
+)
+def test_too_few_to_judge_by_are_told_how_many_days_would_do(
+    spans: list[tuple[float, float]], days: float, says: str
+) -> None:
+    data = seen(*spans)
+    with pytest.raises(gate.TooFewToJudge, match=says) as told:
+        gate.judges(data, days)
+    assert told.value.code != "INVALID_ARGUMENT"
+    if "would do" in says:
+        found = float(told.value.message.partition("--holdout ")[2].split()[0])
+        assert gate.judges(data, found) >= gate.LEAST
+
+
+def test_an_event_of_the_future_does_not_shift_the_days() -> None:
+    data = seen(*[(0, 9.5)] * 5, (0, 10.9))
+    now = 10.0 * DAY
+    assert gate.usual(data, 1.0, now=now) == round(8.5 * DAY) + 1
+    assert gate.judges(data, 1.0, now=now) == 6
+    assert gate.usual(data, 1.0) == round(9.9 * DAY) + 1
+    assert gate.usual(data, 1.0, now=-1.0) == round(9.9 * DAY) + 1  # all are of the future

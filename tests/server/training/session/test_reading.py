@@ -43,6 +43,25 @@ def test_ratings_are_not_looked_at(tmp_path: Path) -> None:
     assert reading.events(wrote(tmp_path, "e.inter", text)) == [("196", '2"42', 881_250_949_000_000, 1.0)]
 
 
+def test_what_the_events_command_takes_is_taken(tmp_path: Path) -> None:
+    text = (
+        "\ufeffuser,item,kind,time,fraction,watched,weight,session,recommendation,id\n"
+        "u,a,watch,2026-11-20 10:00,0.25,,,s,r,1\n"
+        "u,b,watch,2026-11-20T12:00:00+02:00,,10,0.5,,,\n"
+        "u,c,like,1763632800,,,,,,\n"
+        "u,d,skip,1763632800.5,,,,,,\n"
+        "u,e,impression,1763632800,,,,,,\n"
+    )
+    at = 1795168800_000_000
+    assert reading.events(wrote(tmp_path, "e.csv", text)) == [
+        ("u", "a", at, 0.25),
+        ("u", "b", at, 0.25),
+        ("u", "c", 1_763_632_800_000_000, 1.0),
+        ("u", "d", 1_763_632_800_500_000, -0.5),
+        ("u", "e", 1_763_632_800_000_000, 0.0),
+    ]
+
+
 def test_a_whole_time_stays_exact(tmp_path: Path) -> None:
     text = "user,item,time_us\nu,a,1700000000123457\n"
     assert reading.events(wrote(tmp_path, "e.csv", text))[0][2] == 1_700_000_000_123_457
@@ -57,18 +76,26 @@ def test_a_whole_time_stays_exact(tmp_path: Path) -> None:
         ("e.csv", "user,item\nu,a\n", "either time_us or time"),
         ("e.csv", "user,item,time,time_us\nu,a,1,1\n", "either time_us or time"),
         ("e.csv", "user,item,time\nu,a\n", "line 2 has 2 columns, the heading 3"),
-        ("e.csv", "user,item,time\nu,a,yesterday\n", "time is 'yesterday', which is no number"),
+        ("e.csv", "user,item,time\nu,a,yesterday\n", "time is 'yesterday', which is neither a number nor a date"),
         ("e.csv", "user,item,time\nu,a,nan\n", "time is 'nan'"),
         ("e.csv", "user,item,time\nu,a,-1\n", "must not be before 1970"),
         ("e.csv", "user,item,time\nu,a,1e300\n", "must not be before 1970"),
         ("e.csv", "user,item,time,strength\nu,a,1,2\n", "strength must be from -1 to 1"),
         ("e.csv", "user,item,time,strength\nu,a,1,nan\n", "strength is 'nan'"),
+        ("e.csv", "user,item,time,kind\nu,a,1,adored\n", "kind is 'adored'; it must be one of impression"),
+        ("e.csv", "user,item,time,kind\nu,a,1,\n", "kind is ''"),
+        ("e.csv", "user,item,time,kind,strength\nu,a,1,like,1\n", "both strength and kind"),
+        ("e.csv", "user,item,time,kind,fraction,watched\nu,a,1,watch,1,1\n", "both fraction and watched"),
+        ("e.csv", "user,item,time,kind,fraction\nu,a,1,watch,2\n", "line 2: fraction is 2"),
+        ("e.csv", "user,item,time,kind,watched\nu,a,1,watch,-2\n", "line 2: watched_us is -2000000"),
+        ("e.csv", "user,item,time,weight\nu,a,1,0.5\n", "weight takes a kind beside it"),
+        ("e.csv", "user,item,time\nu,a,2026-13-01\n", "is '2026-13-01', which is neither a number nor a date"),
         ("e.csv", b"user,item,time\nu,\xff,1\n", "cannot be read as UTF-8"),
         ("e.jsonl", "[1, 2]\n", "line 1 is not a JSON object"),
         ("e.jsonl", '{"user": "u"', "line 1 is not a JSON object"),
         ("e.jsonl", "[" * 100_000, "line 1 is not a JSON object"),
         ("e.jsonl", '{"user": ["u"], "item": "a", "time": 1}\n', "user is missing"),
-        ("e.jsonl", '{"user": "u", "item": "a", "time": true}\n', "which is no number"),
+        ("e.jsonl", '{"user": "u", "item": "a", "time": true}\n', "time is True, which is neither"),
         ("e.parquet", "", "neither a server's data folder nor a file"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 import tomllib
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from matchcut.server.records import EncoderIdentity, Event, EventKind, Floats, I
 from matchcut.server.session.folder import current
 from matchcut.server.session.onnx import OnnxSession
 from matchcut.server.training.progress import Bar
-from matchcut.server.training.session import folder, training
+from matchcut.server.training.session import folder, sources, training
 from matchcut.server.training.session.dataset import Row
 from matchcut.server.training.session.settings import Settings
 from matchcut.server.vectors import unit
@@ -53,7 +54,8 @@ def test_a_model_is_trained_served_beaten_and_brought_back(
     assert run("session", events, "--vectors", items, "--out", out, "--deploy", *SMALL) == 0
     printed = capsys.readouterr().out
     assert "the decaying mean" in printed
-    assert "version 1 is served now" in printed
+    assert "on the days held out, from 1970-01-04 12:01 UTC on, 80 users: " in printed
+    assert printed.endswith("version 1 is served now\n")
     assert current(out) == 1
     said = tomllib.loads((out / "1" / "session.toml").read_text())
     assert said["name"] == "sessions"
@@ -90,7 +92,11 @@ def test_the_days_that_are_held_out_are_not_learnt_from(events: Path, items: Pat
 
 
 def test_a_training_that_was_broken_off_goes_on(
-    events: Path, items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    events: Path,
+    items: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out, write = tmp_path / "sessions", folder.write
 
@@ -103,8 +109,12 @@ def test_a_training_that_was_broken_off_goes_on(
         training.train(options(events, items, out), quiet())
     assert (out / training.CHECKPOINT).is_file()
     assert current(out) is None
+    capsys.readouterr()
+    assert run(*flags, "--resume") == 2
+    assert "--rate was 0.003 and is 0.02 now" in capsys.readouterr().err
+    assert run(*flags) == 130
+    assert "the same command with --resume goes on" in capsys.readouterr().err
     monkeypatch.setattr(folder, "write", write)
-    assert run(*flags, "--resume") != 0  # of other settings
     assert run(*flags) == 0
     assert not (out / training.CHECKPOINT).exists()
     assert [path.name for path in out.iterdir()] == ["1"]
@@ -162,7 +172,8 @@ def test_a_servers_data_folder_is_read_while_it_is_used(
         ]
         log.append("t", events)
         log.append("other", [Event("x", "u", "i00", EventKind.LIKE, 1)])
-        data = training.load(tmp_path, None, "t")
+        data, until = sources.read(tmp_path, None, "t", now=time.time())
+        assert until == max(time_us for _, _, time_us, _ in rows) + 1
         assert data.encoder == encoder
         assert len(data.events) == len(rows)
         assert len(data.events.user_ids) == 80
@@ -170,7 +181,7 @@ def test_a_servers_data_folder_is_read_while_it_is_used(
         assert data.events.item_ids == tuple(sorted(vectors))
         np.testing.assert_allclose(data.content[3], unit(vectors["i03"], "v"), atol=0.05)
         with pytest.raises(NotFound, match="tenant 'nobody' has no items"):
-            training.load(tmp_path, None, "nobody")
+            sources.read(tmp_path, None, "nobody", now=0)
     finally:
         log.close()
         catalog.close()
@@ -179,7 +190,8 @@ def test_a_servers_data_folder_is_read_while_it_is_used(
 def test_what_is_missing_is_said(events: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "sessions"
     for arguments, says in (
-        (("session",), "give EVENTS and --out, or --check"),
+        (("session",), "give --out, or --check"),
+        (("session", "--out", out, "--data", tmp_path / "nothing"), "nothing; give a server's data folder or a file"),
         (("session", tmp_path / "none.csv", "--out", out), "there is no file"),
         (("session", tmp_path, "--out", out), "holds no catalog.sqlite"),
         (("session", events, "--out", out, "--deploy"), "takes a model of its own encoder's vectors only"),
@@ -192,4 +204,4 @@ def test_what_is_missing_is_said(events: Path, tmp_path: Path, capsys: pytest.Ca
         assert run(*arguments) != 0
         assert says in capsys.readouterr().err
     with pytest.raises(InvalidInput):
-        training.load(events, events, "")
+        sources.read(events, events, "", now=0)
