@@ -1,8 +1,10 @@
 """Puts two clips in and asks what goes with a third."""
 
+import os
+
 from matchcut.client import Client
 
-with Client("127.0.0.1:7411") as client:
+with Client(os.environ.get("MATCHCUT_SERVER", "127.0.0.1:7411")) as client:
     for name in ("bikes", "carphone"):
         client.ingest(name, f"build/media/{name}.mp4")
     for match in client.recommend(clip="build/media/carphone_distorted.mp4"):
