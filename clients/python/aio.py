@@ -18,6 +18,7 @@ from matchcut.client import catalog, recommender, users
 from matchcut.client.calls import Batches, Call, Last, Live, Pages, Total, Unary, Upload, only, shown
 from matchcut.client.dialogue_aio import AsyncLiveList
 from matchcut.client.errors import Cancelled, Error, from_rpc
+from matchcut.client.hedging import first_async
 from matchcut.client.packing import Outgoing
 from matchcut.client.retry import Attempts
 from matchcut.client.session import Session, Stubs
@@ -159,7 +160,7 @@ class AsyncClient(Session):
             case Unary():
                 request = await asyncio.to_thread(call.request) if call.blocking else call.request()
                 with _errors():
-                    return await self._start(self._stubs, call.method, timeout, request)
+                    return await self._ask(call, timeout, request)
             case Upload():
                 async with self._sending(call.method, call.outgoing, timeout) as answer:
                     return await answer
@@ -170,6 +171,15 @@ class AsyncClient(Session):
                         last.append(reply)
                 return only(last)
         raise TypeError(call)
+
+    async def _ask(self, call: Unary[Any], timeout: float | None, request: Message) -> Any:
+        hedge = self.retry.hedge
+
+        async def ask(later: float = 0.0) -> Any:
+            left = None if timeout is None else max(0.0, timeout - later)
+            return await self._start(self._stubs, call.method, left, request)
+
+        return await (ask() if hedge is None or not call.cheap else first_async(ask, hedge))
 
     async def _replies(self, live: Live[T]) -> AsyncGenerator[T, None]:
         async with self._sending(live.method, live.outgoing, live.timeout) as replies:

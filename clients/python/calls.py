@@ -40,10 +40,14 @@ class Call(Generic[Reply_co]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unary(Call[Reply_co]):
-    """One message out, one back; `blocking` where making the request reads a file."""
+    """One message out, one back.
+
+    blocking: making the request reads a file. cheap: it may be asked twice at once, see Retry.hedge.
+    """
 
     request: Callable[[], Message]
     blocking: bool = False
+    cheap: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,9 +126,10 @@ def unary(
     *,
     timeout: float | None,
     repeatable: Repeatable = READ,
+    cheap: bool = False,
 ) -> Call[Reply]:
     """A Unary whose message is there already."""
-    return Unary(method=method, request=lambda: request, read=read, timeout=timeout, repeatable=repeatable)
+    return Unary(method=method, request=lambda: request, read=read, timeout=timeout, repeatable=repeatable, cheap=cheap)
 
 
 def only(replies: Collection[Reply]) -> Reply:

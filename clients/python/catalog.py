@@ -102,7 +102,7 @@ def get(session: Session, item_id: str, *, vectors: bool = False, **options: Unp
     """Returns one item with its segments, and their vectors if asked for. NotFound if there is none."""
     wire.known(options, CallOptions)
     request = catalog_pb2.GetItemRequest(tenant=session.tenant, item_id=item_id, include_vectors=vectors)
-    return unary("catalog.GetItem", request, StoredItem.of, timeout=session.timeout_of(options))
+    return unary("catalog.GetItem", request, StoredItem.of, timeout=session.timeout_of(options), cheap=True)
 
 
 def page(session: Session, *, size: int = 0, token: str = "", **options: Unpack[ListOptions]) -> Call[Page]:
@@ -161,4 +161,4 @@ def _listing(session: Session, size: int, options: Mapping[str, Any]) -> catalog
 def _page(listing: catalog_pb2.ListItemsRequest, token: str, timeout: float | None) -> Call[Page]:
     request = catalog_pb2.ListItemsRequest(page_token=token)
     request.MergeFrom(listing)
-    return unary("catalog.ListItems", request, Page.of, timeout=timeout)
+    return unary("catalog.ListItems", request, Page.of, timeout=timeout, cheap=True)

@@ -46,7 +46,7 @@ def recommend(
         return _recommend_clip(session, container(clip), format, options)
     query = of_items(items, include_themselves) if items is not None else of_vector(vector, encoder)
     request = recommender_pb2.RecommendRequest(tenant=session.tenant, query=query, options=wire.rank(options))
-    return unary("recommender.Recommend", request, Ranking.of, timeout=session.timeout_of(options))
+    return unary("recommender.Recommend", request, Ranking.of, timeout=session.timeout_of(options), cheap=True)
 
 
 def live(
@@ -88,7 +88,9 @@ def health(session: Session, service: str = "", **options: Unpack[CallOptions]) 
     wire.known(options, CallOptions)
     name = health_pb2.HealthCheckResponse.ServingStatus.Name
     request = health_pb2.HealthCheckRequest(service=service)
-    return unary("health.Check", request, lambda reply: str(name(reply.status)), timeout=session.timeout_of(options))
+    return unary(
+        "health.Check", request, lambda reply: str(name(reply.status)), timeout=session.timeout_of(options), cheap=True
+    )
 
 
 def of_items(items: Iterable[str], include_themselves: bool) -> recommender_pb2.Query:

@@ -24,12 +24,16 @@ class Retry:
     initial, maximum: seconds before the second try, and the most between two. A server that asks for more than
         `maximum` is not waited for: its error is raised.
     multiplier: growth of the pause from try to try.
+    hedge: seconds after which a question that has no answer is asked a second time, of another server where several
+        stand behind the address; the first answer counts. About the 95th percentile of your latencies is a good value.
+        It is for cheap reads: items, pages, counts, health, and rankings against items and vectors. None: never.
     """
 
     attempts: int = 4
     initial: float = 0.1
     maximum: float = 10.0
     multiplier: float = 2.0
+    hedge: float | None = None
 
     def pause(self, attempt: int, error: Error, draw: Callable[[], float] = random.random) -> float | None:
         """Seconds to wait after the failed try number `attempt` (from 1); None: give up.

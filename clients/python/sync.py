@@ -18,6 +18,7 @@ from matchcut.client import catalog, recommender, users
 from matchcut.client.calls import Batches, Call, Last, Live, Pages, Total, Unary, Upload, only, shown
 from matchcut.client.dialogue import LiveList
 from matchcut.client.errors import Error, from_rpc
+from matchcut.client.hedging import first
 from matchcut.client.packing import Outgoing
 from matchcut.client.retry import Attempts
 from matchcut.client.session import Session, Stubs
@@ -141,7 +142,7 @@ class Client(Session):
         match call:
             case Unary():
                 try:
-                    return self._start(self._stubs, call.method, timeout, call.request())
+                    return self._ask(call, timeout)
                 except grpc.RpcError as error:
                     raise from_rpc(error) from error
             case Upload():
@@ -151,6 +152,17 @@ class Client(Session):
                 with self._sending(call.method, call.outgoing, timeout) as replies:
                     return only(deque(replies, maxlen=1))
         raise TypeError(call)
+
+    def _ask(self, call: Unary[Any], timeout: float | None) -> Any:
+        hedge, request = self.retry.hedge, call.request()
+        if hedge is None or not call.cheap:
+            return self._start(self._stubs, call.method, timeout, request)
+
+        def start(later: float) -> Any:
+            left = None if timeout is None else max(0.0, timeout - later)
+            return self._start(self._stubs, f"{call.method}.future", left, request)
+
+        return first(start, hedge)
 
     def _replies(self, live: Live[T]) -> Generator[T, None, None]:
         with self._sending(live.method, live.outgoing, live.timeout) as replies:

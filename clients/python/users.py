@@ -67,7 +67,7 @@ def count_events(
     wire.known(options, CallOptions)
     item_ids = wire.words("items", () if items is None else items)
     request = events_pb2.CountEventsRequest(tenant=session.tenant, item_ids=item_ids, limit=limit)
-    return unary("events.CountEvents", request, EventCounts.of, timeout=session.timeout_of(options))
+    return unary("events.CountEvents", request, EventCounts.of, timeout=session.timeout_of(options), cheap=True)
 
 
 def recommend_for(
