@@ -73,6 +73,7 @@ MAY_BE_CLIENT = 7.0  # from this floor on, the command line talks to a server li
 WIRE = {"grpc", "grpc_health", "grpc_reflection", "grpc_status", "grpc_tools", "google"}
 TRITON_MAY = ("kernels/compile/", "kernels/gpu/", "tests/")
 CLIENT_MAY = {"grpc", "grpc_health", "grpc_status", "google"}  # beside the standard library
+EXAMPLES = "clients/python/example/"  # programs as users write them, which may import each other
 FOLDERS = {"server": "matchcut.server", "kernels": "matchcut.kernels", "clients": "matchcut.client"}
 
 
@@ -112,7 +113,7 @@ def faults(path: str, source: str) -> Iterator[str]:
         yield f"{path} has more than {LONGEST} lines: split it by responsibility"
     if parts[0] == "server" and parts[-1] == "types":
         yield f"{path} shadows a module of the standard library: name it otherwise"
-    if path != "server/config.py" and _reads_environment(source):
+    if path != "server/config.py" and not path.startswith(EXAMPLES) and _reads_environment(source):
         yield f"{path} reads the environment: declare an option in server/config.py instead"
     inside = ".".join([FOLDERS.get(parts[0], "tests"), *(part for part in parts[1:] if part != "__init__")])
     package = inside if parts[-1] == "__init__" else inside.rpartition(".")[0]
@@ -158,6 +159,8 @@ def _client(path: str, inside: str, name: str) -> str:
     if name.startswith(("matchcut.server", "matchcut.kernels")):
         return "clients know the contract only"
     root = name.split(".")[0]
+    if path.startswith(EXAMPLES):
+        return "" if root in {"matchcut", "tour"} or _standard(root) else "an example needs the client only"
     if path.startswith("clients/python/") and root not in {*CLIENT_MAY, "matchcut"} and not _standard(root):
         return "the client needs gRPC and protobuf only"
     return ""
@@ -240,6 +243,7 @@ def test_every_floor_is_inhabited() -> None:
         ("clients/python/sync.py", "from matchcut.server.errors import NotFound", "contract only"),
         ("clients/python/sync.py", "import numpy as np", "gRPC and protobuf only"),
         ("clients/demo/run.py", "from matchcut.kernels import pool", "contract only"),
+        ("clients/python/example/tour.py", "import grpc", "the client only"),
         ("server/app.py", "import os\nos.getenv('X')", "declare an option"),
         ("server/app.py", "import os\nos.environ.get('X')", "declare an option"),
         ("kernels/device.py", "from os import environ", "declare an option"),
@@ -266,6 +270,7 @@ def test_what_is_forbidden_is_caught(path: str, source: str, reason: str) -> Non
         ("kernels/compile/one.py", "import triton"),
         ("tests/kernels/test_compile.py", "import triton\nfrom matchcut.kernels.compile import targets"),
         ("clients/python/sync.py", "import threading, grpc\nfrom matchcut.v1 import media_pb2"),
+        ("clients/python/example/tour.py", "import os\nfrom matchcut.client import Client\nos.environ"),
     ],
 )
 def test_what_is_allowed_is_not(path: str, source: str) -> None:
