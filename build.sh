@@ -10,6 +10,7 @@ usage: ./build.sh COMMAND
   demo           set up, then ingest real clips into a server and query it with one
   test [ARGS]    set up, then lint, check types and run all tests (ARGS go to pytest)
   setup          only set up: .venv, protobuf stubs, default encoder, media
+  clients [NAME] build the clients in other languages, or some of them: cpp go java node
   kernels [ARGS] compile the GPU kernels into kernels/cubins, which takes no GPU (ARGS: see kernels --help)
   wheel          compile the GPU kernels and build the wheel into dist/
   clean          remove everything that the commands above have made
@@ -53,11 +54,18 @@ setup() {
   ln -sfn ../../../server build/src/matchcut/server
   ln -sfn ../../../kernels build/src/matchcut/kernels
   ln -sfn ../../../clients/python build/src/matchcut/client
+  ln -sfn ../../../clients/bench build/src/matchcut/bench
   ln -sfn ../../../proto/matchcut/v1 build/src/matchcut/v1
   ln -sfn ../../../proto/matchcut/inference build/src/matchcut/inference
   .venv/bin/python clients/demo/media.py build/media
   export MATCHCUT_CACHE=$PWD/build/cache
   .venv/bin/python -m matchcut.server encoder
+}
+
+apt_install() {
+  say "apt-get install $*"
+  apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
 # What the tests need beside Python: a C compiler; for PyCUDA, which is source only, one for C++ and Python's headers;
@@ -74,12 +82,47 @@ system_packages() {
   fi
   [ ${#missing[@]} -gt 0 ] || return 0
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    say "apt-get install ${missing[*]}"
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    apt_install "${missing[@]}"
   else
     fail "the tests need more of the system; on Debian or Ubuntu: sudo apt-get install ${missing[*]}"
   fi
+}
+
+CLIENTS=(cpp go java node)
+
+# Builds clients into build/clients, with a tour and a quickstart of each. It installs nothing: what is missing is said.
+clients() {
+  local name missing lacking=()
+  [ $# -gt 0 ] || set -- "${CLIENTS[@]}"
+  for name; do
+    [[ " ${CLIENTS[*]} " == *" $name "* ]] || fail "there is no client to build called '$name'; there are: ${CLIENTS[*]}"
+    mapfile -t missing < <("clients/$name/build.sh" --missing)
+    if [ ${#missing[@]} -gt 0 ]; then
+      say "$name: not built; on Debian or Ubuntu: sudo apt-get install ${missing[*]}"
+      lacking+=("$name")
+    else
+      say "$name"; "clients/$name/build.sh" "build/clients/$name"
+    fi
+  done
+  [ ${#lacking[@]} -eq 0 ] || fail "not built for want of packages: ${lacking[*]}"
+}
+
+# Those clients whose tools are here, or can be installed, for the tests; a file tells which they are.
+test_clients() {
+  local name missing=() tested=
+  mapfile -t missing < <(for name in "${CLIENTS[@]}"; do "clients/$name/build.sh" --missing; done | sort -u)
+  if [ ${#missing[@]} -gt 0 ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    apt_install "${missing[@]}" || say "some of them cannot be installed here"
+  fi
+  for name in "${CLIENTS[@]}"; do
+    mapfile -t missing < <("clients/$name/build.sh" --missing)
+    if [ ${#missing[@]} -gt 0 ]; then
+      say "THE CLIENT IN $name IS NOT TESTED: it needs ${missing[*]}"
+    else
+      clients "$name"; tested+="$name "
+    fi
+  done
+  printf '%s' "$tested" >build/clients/tested
 }
 
 demo() {
@@ -161,16 +204,30 @@ movielens() {
     --no-deps --only-binary=:all: -d build/cache recbole==1.2.1
 }
 
+# All that the tests need compiled.
+compiled() {
+  mkdir -p build/clients
+  test_clients
+  kernels
+  pycuda
+  movielens
+}
+
 tests() {
   system_packages
   test_extras
   setup "$EXTRAS"
+  say "compiling clients, kernels and PyCUDA meanwhile: build/compiled.log"
+  compiled >build/compiled.log 2>&1 & # takes about as long as what follows, each on one core
+  local compiling=$!
+  trap 'kill '"$compiling"' 2>/dev/null || true' EXIT
   say "ruff"; .venv/bin/ruff check .; .venv/bin/ruff format --check .
-  say "mypy"; .venv/bin/mypy -p matchcut.server -p matchcut.kernels -p matchcut.client
-  .venv/bin/mypy setup.py clients/demo tests
-  kernels
-  pycuda
-  movielens
+  say "mypy"; .venv/bin/mypy -p matchcut.server -p matchcut.kernels -p matchcut.client -p matchcut.bench
+  .venv/bin/mypy setup.py clients/demo clients/python/example tests
+  wait "$compiling" || { cat build/compiled.log; fail "compiling failed; see above"; }
+  trap - EXIT
+  cat build/compiled.log
+  MATCHCUT_CLIENTS=$(cat build/clients/tested); export MATCHCUT_CLIENTS
   say "pytest"; .venv/bin/python -m pytest "$@"
 }
 
@@ -185,6 +242,7 @@ wheel() {
 case "${1:-}" in
   setup) test_extras; setup "$EXTRAS" ;;
   demo) demo ;;
+  clients) shift; clients "$@" ;;
   kernels) shift; setup encoder,test; kernels "$@" ;;
   test) shift; tests "$@" ;;
   wheel) wheel ;;

@@ -1,0 +1,93 @@
+"""The same tour prints the same lines in every language: plainly, over TLS, all at once, and past a restart."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from support.processes import bare, served
+from support.tours import LIMIT, PROGRAMS, Secured, Tour, command, take
+
+
+def test_what_a_tour_shows(expected: list[str]) -> None:
+    """It does what it is said to do; so the other languages do, which print the same."""
+    told = dict(line.split(": ", 1) for line in expected if ": " in line)
+    assert told["health"] == "SERVING"
+    assert "bikes: sent 509868 of 509868 bytes, growing" in expected
+    assert told["bikes again"].startswith("UPDATED")
+    assert told["items"] == "a bikes carphone twin"
+    assert told["traffic, not people"] == "bikes"
+    assert told["like a clip"].startswith("carphone ")
+    assert told["like a vector"].startswith("carphone 1.000, twin 1.000")
+    assert told["live container"].startswith("1 2 3")
+    assert sum(line.startswith("live frames") for line in expected) == 4
+    assert told["nobody knows ann"].startswith("cold; ")
+    assert told["first time"] == "3 new, 0 known, 1 of unknown items"
+    assert told["second time"] == "0 new, 3 known, 0 of unknown items"
+    assert told["ann saves carphone"].startswith("3 events; twin (carphone), ")
+    assert told["ann forgotten"] == "4 events; again: 0"
+    assert told["an item that is not there"] == "NOT_FOUND ITEM_NOT_FOUND item_id there is no item 'nobody'"
+    assert told["no video"].startswith("INVALID_ARGUMENT UNREADABLE_MEDIA - the bytes are not a video file")
+    assert told["no time"] == "DEADLINE_EXCEEDED"
+    assert "stopped after ranking 1" in expected
+    assert told["half"] == "not there"
+    assert told["left"] == "0 items"
+
+
+def test_the_same_lines(language: str, address: str, media: Path, expected: list[str]) -> None:
+    tour = take(language, media, {"MATCHCUT_SERVER": address, "MATCHCUT_TENANT": language})
+    assert tour == Tour(0, expected, "")
+
+
+def test_with_tls_and_a_token(language: str, secured: Secured, media: Path, expected: list[str]) -> None:
+    environment = {
+        "MATCHCUT_SERVER": secured.address,
+        "MATCHCUT_TENANT": language,
+        "MATCHCUT_TLS_CA": str(secured.authorities),
+        "MATCHCUT_CLIENT_TOKEN_FILE": str(secured.token),
+    }
+    assert take(language, media, environment) == Tour(0, expected, "")
+
+
+def test_without_the_token(language: str, secured: Secured, media: Path) -> None:
+    """It ends with the server's words."""
+    environment = {"MATCHCUT_SERVER": secured.address, "MATCHCUT_TLS_CA": str(secured.authorities)}
+    tour = take(language, media, environment)
+    assert tour.code != 0
+    assert "bearer" in tour.errors
+    assert tour.lines == ["health: SERVING"]  # which needs none
+
+
+def test_all_at_once(address: str, media: Path, expected: list[str]) -> None:
+    """None disturbs another: each has a tenant of its own."""
+    languages = [name for name in PROGRAMS if Path(PROGRAMS[name][0]).exists()]
+    with ThreadPoolExecutor(len(languages)) as pool:
+        tours = pool.map(
+            lambda name: take(name, media, {"MATCHCUT_SERVER": address, "MATCHCUT_TENANT": f"all-{name}"}), languages
+        )
+        assert dict(zip(languages, tours, strict=True)) == dict.fromkeys(languages, Tour(0, expected, ""))
+
+
+def test_a_restart_is_waited_for(language: str, media: Path, tmp_path: Path) -> None:
+    """A question that meets no server is asked again until there is one, which still knows the item."""
+    with served(tmp_path) as address:
+        tour = subprocess.Popen(
+            [*command(language), str(media), "restart"],
+            env=bare(MATCHCUT_SERVER=address),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert tour.stdin
+        assert tour.stdout
+        assert tour.stdout.readline() == "ready\n"
+    tour.stdin.write("\n")
+    tour.stdin.flush()
+    time.sleep(1)  # so that it asks while nobody is there
+    assert tour.poll() is None
+    with served(tmp_path, listen=address):
+        out, errors = tour.communicate(timeout=LIMIT)
+    assert (tour.returncode, out, errors) == (0, "after a restart: bikes 1.000\n", "")
