@@ -1,0 +1,114 @@
+"""Schedules: counts, rates, order, and the statistics of random ones with fixed seeds."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, pstdev
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matchcut.bench.arrivals import Arrivals, Camera, Schedule, read_trace
+from matchcut.bench.errors import BadInput
+
+RATES = st.floats(0.5, 500)
+SECONDS = st.floats(0.1, 5)
+
+
+@given(rate=RATES, seconds=SECONDS)
+def test_constant_times_are_evenly_spaced_from_zero(rate: float, seconds: float) -> None:
+    times = Arrivals("constant").times(rate, seconds, seed=1)
+    assert len(times) == math.ceil(rate * seconds)
+    assert times[0] == 0
+    assert all(0 <= time < seconds + 1e-9 for time in times)
+    assert times.tolist() == [number / rate for number in range(len(times))]
+
+
+@given(
+    schedule=st.sampled_from(["constant", "poisson", "camera"]), rate=RATES, seconds=SECONDS, seed=st.integers(0, 2**32)
+)
+def test_times_are_sorted_within_and_the_same_again(schedule: Schedule, rate: float, seconds: float, seed: int) -> None:
+    arrivals = Arrivals(schedule, camera=Camera(fps=20, jitter=0))
+    if schedule == "poisson":
+        seconds += 40 / rate  # in less there may be nothing at all
+    times = arrivals.times(rate, seconds, seed)
+    assert times.tolist() == sorted(times)
+    assert times[0] >= 0
+    assert times[-1] < seconds
+    assert arrivals.times(rate, seconds, seed) == times
+
+
+def test_poisson_gaps_are_exponential() -> None:
+    times = Arrivals("poisson").times(100, 200, seed=7)
+    gaps = [b - a for a, b in pairwise(times)]
+    assert len(times) == pytest.approx(20_000, abs=4 * math.sqrt(20_000))
+    assert mean(gaps) == pytest.approx(0.01, rel=0.03)
+    assert pstdev(gaps) == pytest.approx(0.01, rel=0.03)  # an exponential distribution's deviation is its mean
+    longer = sum(gap > 0.02 for gap in gaps) / len(gaps)
+    assert longer == pytest.approx(math.exp(-2), rel=0.05)
+    counts = [0] * 200
+    for time in times:
+        counts[int(time)] += 1
+    assert pstdev(counts) ** 2 / mean(counts) == pytest.approx(1, abs=0.35)  # the variance of counts is their mean
+    assert Arrivals("poisson").times(100, 200, seed=8) != times
+
+
+@given(streams=st.integers(1, 6), fps=st.sampled_from([5.0, 24.0, 30.0]), seed=st.integers(0, 1000))
+def test_cameras_give_their_frames_and_are_not_in_phase(streams: int, fps: float, seed: int) -> None:
+    arrivals = Arrivals("camera", camera=Camera(fps, jitter=0.002))
+    assert arrivals.streams(streams * fps) == streams
+    assert arrivals.offered(streams * fps + 0.4) == streams * fps
+    feeds = arrivals.feeds(streams * fps, 4.0, seed)
+    assert len(feeds) == streams
+    assert len({feed[1] for feed in feeds}) == streams
+    for feed in feeds:
+        assert len(feed) == pytest.approx(4 * fps, abs=1)
+        gaps = [b - a for a, b in pairwise(feed)]
+        assert mean(gaps) == pytest.approx(1 / fps, rel=0.01)
+        assert len({round(gap, 6) for gap in gaps}) > 1  # it jitters
+    merged = arrivals.times(streams * fps, 4.0, seed)
+    assert merged.tolist() == sorted(time for feed in feeds for time in feed)
+
+
+def test_a_trace_is_read_sorted_and_scaled(tmp_path: Path) -> None:
+    path = tmp_path / "trace.txt"
+    path.write_text("# a recording\n1700000001.0\n1700000000.0  # the first\n\n1700000004.0\n1700000002.5\n")
+    trace = read_trace(path)
+    assert trace == (0.0, 1.0, 2.5, 4.0)
+    arrivals = Arrivals("trace", trace)
+    assert arrivals.natural == 0.75
+    assert arrivals.times(0.75, 100, seed=1).tolist() == [0.0, 1.0, 2.5, 4.0]
+    assert arrivals.times(1.5, 100, seed=1).tolist() == [0.0, 0.5, 1.25, 2.0]  # twice as fast
+    assert arrivals.times(0.75, 2.5, seed=1).tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "two different times"),
+        ("1\n1\n", "two different times"),
+        ("1\nsoon\n", "line 2: 'soon' is no time"),
+        ("nan\n1", "line 1"),
+        ("1\ninf", "line 2"),
+    ],
+)
+def test_what_is_no_trace(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "trace.txt"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=said):
+        read_trace(path)
+
+
+def test_a_schedule_without_anything_to_send() -> None:
+    with pytest.raises(BadInput, match="nothing would be sent in 1e-09 s at 1 a second"):
+        Arrivals("poisson").times(1, 1e-9, seed=1)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "poisson", "camera"])
+@pytest.mark.parametrize(("rate", "seconds"), [(0, 1), (1, 0), (-1, 1), (math.nan, 1), (1e9, 60)])
+def test_what_makes_no_schedule(schedule: Schedule, rate: float, seconds: float) -> None:
+    with pytest.raises(BadInput, match=r"above zero|more than"):
+        Arrivals(schedule).times(rate, seconds, seed=1)

@@ -1,0 +1,234 @@
+"""Rates, repetitions, the search, interruptions; and the reports made of them, on scripted runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Sequence
+from html.parser import HTMLParser
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from matchcut.bench.arrivals import Arrivals, Camera
+from matchcut.bench.campaign import Campaign, Report, carry_out
+from matchcut.bench.export import About, as_csv, as_json
+from matchcut.bench.goal import goal
+from matchcut.bench.page import as_html
+from matchcut.bench.plan import Mix, Plan
+from matchcut.bench.svg import Axis, Line, chart
+from matchcut.bench.tally import Generator, Kind, Outcome, Sample, Tally
+from matchcut.bench.target import Target
+
+NASTY = "<script>alert('&')</script>"
+
+
+def campaign(**changes: Any) -> Campaign:
+    plan = Plan(changes.pop("arrivals", Arrivals("poisson")), Mix({"query": 1.0}), rate=1, seconds=12)
+    given = {"target": Target(address="far:1"), "prepared": lambda run: (), "plan": plan, "rates": (10.0,), **changes}
+    return Campaign(**given)
+
+
+def ran(
+    latency: float, *, errors: int = 0, thread: float = 0.1, partial: bool = False, status: str = "UNAVAILABLE"
+) -> Tally:
+    """A run of 1000 requests that took so long."""
+    kind = Kind(planned=1000, sent=1000)
+    tally = Tally(kinds={"query": kind}, generators=[Generator(cpu=0.2, thread=thread)], seconds=10, partial=partial)
+    for number in range(1000):
+        ok = number >= errors
+        stages = {"rank": latency / 2, "total": latency} if ok else {}
+        kind.add(Outcome("OK" if ok else status, [Sample(0, 0.001, latency)], stages))
+        tally.mark(number * 10 // 1000, 0 if ok else 1)
+        tally.generators[0].lateness.add(0.001)
+    return tally
+
+
+def test_each_rate_is_run_as_often_as_asked_with_runs_numbered_apart() -> None:
+    asked: list[tuple[float, int]] = []
+    told: list[str] = []
+
+    def shoot(rate: float, number: int) -> Tally:
+        asked.append((rate, number))
+        return ran(0.01 * (number + 1))
+
+    report = carry_out(campaign(rates=(10.0, 20.0), repeat=3), shoot, told.append)
+    assert asked == [(10, 0), (10, 1), (10, 2), (20, 3), (20, 4), (20, 5)]
+    first, second = report.points
+    assert first.latency(50).mean == pytest.approx(0.02, rel=1e-3)
+    assert first.latency(50).half == pytest.approx(4.303 * 0.01 / 3**0.5, rel=0.01)
+    assert first.throughput.mean == 100
+    assert second.tally.all.planned == 3000
+    assert [report.invalid, report.failed, report.partial, report.gone] == [False] * 4
+    assert told[1] == "10 a second, 2 of 3: 2 s to warm up, 10 s measured"
+
+
+def test_cameras_come_whole() -> None:
+    arrivals = Arrivals("camera", camera=Camera(fps=25))
+    asked: list[float] = []
+    carry_out(campaign(arrivals=arrivals, rates=(30.0, 80.0)), lambda rate, number: asked.append(rate) or ran(0.01))  # type: ignore[func-returns-value]
+    assert asked == [25, 75]
+
+
+def knee(latency: Callable[[float], float], **changes: Any) -> Report:
+    wanted = campaign(goal=goal("p99<50ms"), **changes)
+    return carry_out(wanted, lambda rate, number: ran(latency(rate)))
+
+
+def test_the_knee_is_found_with_fresh_runs() -> None:
+    report = knee(lambda rate: 0.01 if rate <= 70 else 0.5)
+    assert report.knee is not None
+    assert report.knee.rate <= 70 < report.knee.above <= report.knee.rate * 1.05
+    assert [point.rate for point in report.points] == [step.rate for step in report.knee.steps]
+    assert not report.invalid
+
+
+def test_a_search_in_which_the_generator_gives_out_is_invalid() -> None:
+    wanted = campaign(goal=goal("p99<50ms"))
+    report = carry_out(wanted, lambda rate, number: ran(0.01 if rate < 50 else 0.2, thread=rate / 80))
+    assert report.knee is not None
+    assert report.knee.rate == 40
+    assert report.knee.why.startswith("the generator could not keep to 80 a second")
+    assert report.invalid
+
+
+def test_a_server_that_refuses_has_missed_the_goal_however_late_the_generator_was() -> None:
+    wanted = campaign(goal=goal("p99<50ms"), within=1.0)
+    report = carry_out(wanted, lambda rate, number: ran(0.01, errors=0 if rate < 20 else 500, thread=1.0))
+    assert report.knee is not None
+    assert [step.verdict for step in report.knee.steps] == ["met", "missed"]
+    assert not report.invalid
+
+
+def test_most_of_the_repetitions_decide() -> None:
+    latencies = iter([0.01, 0.5, 0.01, 0.5, 0.5, 0.01] + [0.5] * 60)
+    wanted = campaign(goal=goal("p99<50ms"), repeat=3, within=1.0)
+    report = carry_out(wanted, lambda rate, number: ran(next(latencies)))
+    assert report.knee is not None
+    assert (report.knee.rate, report.knee.above) == (10, 20)
+
+
+def test_an_interruption_keeps_what_there_is() -> None:
+    runs = [ran(0.01), ran(0.01, partial=True)]
+    report = carry_out(campaign(rates=(10.0, 20.0, 30.0), repeat=1), lambda rate, number: runs.pop(0))
+    assert [point.rate for point in report.points] == [10, 20]
+    assert report.partial
+
+    def interrupted(rate: float, number: int) -> Tally:
+        if number:
+            raise KeyboardInterrupt
+        return ran(0.01)
+
+    report = carry_out(campaign(rates=(10.0, 20.0)), interrupted)
+    assert [point.rate for point in report.points] == [10]
+    assert report.partial
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(campaign(), lambda rate, number: interrupted(rate, 1))
+
+
+def test_a_server_that_dies_is_noticed() -> None:
+    dying = ran(0.01, errors=1000)
+    report = carry_out(campaign(), lambda rate, number: dying)
+    assert report.gone
+    assert report.failed
+    refusing = carry_out(campaign(), lambda rate, number: ran(0.01, errors=1000, status="RESOURCE_EXHAUSTED"))
+    assert refusing.failed
+    assert not refusing.gone
+    nearly = carry_out(campaign(), lambda rate, number: ran(0.01, errors=1))
+    assert not nearly.failed
+
+
+REPORTS: Sequence[Callable[[], Report]] = (
+    lambda: carry_out(campaign(rates=(10.0, 20.0), repeat=2), lambda rate, number: ran(0.01 + rate / 1000)),
+    lambda: knee(lambda rate: 0.01 if rate <= 70 else 0.5),
+    lambda: carry_out(campaign(), lambda rate, number: ran(0.01, errors=1000, status=NASTY)),
+    lambda: carry_out(campaign(), lambda rate, number: ran(0.01, thread=1.0, partial=True)),
+    lambda: carry_out(campaign(), lambda rate, number: Tally(kinds={"query": Kind()})),
+)
+
+
+class Page(HTMLParser):
+    """What a page is made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + " "
+
+
+@pytest.mark.parametrize("made", REPORTS)
+def test_the_page_stands_alone(made: Callable[[], Report]) -> None:
+    text = as_html(made(), About(f"matchcut bench load {NASTY}", f"server {NASTY}", {"CPU": NASTY}))
+    page = Page()
+    page.feed(text)
+    assert not page.tags & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
+    assert not page.attributes & {"src", "href", "srcset", "action", "data", "onload"}
+    assert not re.search(r"https?:|//|url\(|@import", text.replace("</", ""))
+    assert page.text.count(NASTY) >= 3
+    for drawn in re.findall(r"<svg.*?</svg>", text):
+        ElementTree.fromstring(drawn)
+
+
+def test_the_page_says_what_matters() -> None:
+    page = Page()
+    page.feed(as_html(knee(lambda rate: 0.01 if rate <= 70 else 0.5), About("matchcut bench load")))
+    found = " ".join(page.text.split())
+    assert "The highest rate with p99<50ms is" in found
+    for word in ("Latency against load", "Percentiles", "rank", "The generator", "knee:", "loop's thread"):
+        assert word in found
+    assert "svg" in page.tags
+    page = Page()
+    page.feed(as_html(REPORTS[3](), About("matchcut bench load")))
+    assert "INVALID: the generator was the bottleneck" in page.text
+    assert "partial" in page.text
+
+
+def test_json_and_csv_hold_it_all() -> None:
+    report = REPORTS[0]()
+    told = json.loads(json.dumps(as_json(report, About("matchcut bench load", "matchcut 1", {"CPU": "x"}))))
+    assert told["format"] == "matchcut-load-1"
+    assert [point["rate"] for point in told["points"]] == [10, 20]
+    assert told["points"][0]["latency"]["p99"]["mean"] == pytest.approx(0.02, rel=1e-3)
+    assert told["points"][0]["kinds"]["query"]["stages"]["rank"]["p50"] == pytest.approx(0.01, rel=1e-3)
+    again = Tally.decoded(told["points"][1]["runs"][1])
+    assert again.all.latency.at(99) == report.points[1].runs[1].all.latency.at(99)
+    rows = list(csv.DictReader(io.StringIO(as_csv(report))))
+    assert [(row["rate"], row["run"], row["kind"], row["ok"]) for row in rows] == [
+        ("10", "1", "query", "1000"),
+        ("10", "2", "query", "1000"),
+        ("20", "1", "query", "1000"),
+        ("20", "2", "query", "1000"),
+    ]
+    assert float(rows[0]["p99_ms"]) == pytest.approx(20, rel=1e-3)
+    assert float(rows[0]["service_p99_ms"]) == pytest.approx(19, rel=1e-3)
+    found = as_json(REPORTS[1](), About("x"))["knee"]
+    assert found["goal"] == "p99<50ms"
+    assert found["steps"][0] == {"rate": 10.0, "verdict": "met"}
+
+
+@pytest.mark.parametrize("log", [True, False])
+@pytest.mark.parametrize(
+    "points", [[(1.0, 1.0)], [(0.0, 0.0)], [(1e-9, 5e6), (1.0, 5e6)], [(3.0, 0.2), (4.0, 7000.0)]], ids=str
+)
+def test_charts_of_hostile_values(points: list[tuple[float, float]], log: bool) -> None:
+    drawn = chart(Axis("x", log), Axis("y", log), [Line("a & b", points), Line("none", [])], mark=(2.0, "<"), across=1)
+    if points == [(0.0, 0.0)] and log:
+        assert drawn == "<p>nothing to draw</p>"
+        return
+    root = ElementTree.fromstring(drawn)
+    assert "nan" not in drawn
+    assert [text.text for text in root.iter("text")][-2:] == ["a & b", "none"]
+    for circle in root.iter("circle"):
+        assert 0 <= float(circle.attrib["cx"]) <= 720
+        assert 0 <= float(circle.attrib["cy"]) <= 340
