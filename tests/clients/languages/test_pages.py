@@ -63,7 +63,7 @@ def test_the_librarys_own_tests(language: str) -> None:
 @pytest.mark.parametrize("language", BUILT)
 def test_what_is_missing_is_told(language: str, tmp_path: Path) -> None:
     """Without compilers in the path it names packages, and needs none of them to do so."""
-    for tool in ("bash", "env", "dirname", "cat", "grep", "sed", "uname"):
+    for tool in ("bash", "env", "dirname", "cat", "grep", "sed", "sort", "uname"):
         (tmp_path / tool).symlink_to(f"/usr/bin/{tool}")
     environment = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
     build = ROOT / "clients" / language / "build.sh"
