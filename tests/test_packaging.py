@@ -55,7 +55,7 @@ def test_it_carries_what_is_needed_and_nothing_else(wheel: Path) -> None:
     ):
         assert needed in names
     assert sum(name.startswith("matchcut/server/engines/frames/") for name in names) == 8
-    packages = ("v1", "inference", "server", "kernels", "client")
+    packages = ("v1", "inference", "server", "kernels", "client", "bench")
     assert all(name.startswith(tuple(f"matchcut/{package}/" for package in packages)) for name in names)
     assert re.fullmatch(r"matchcut-[\d.]+-py3-none-(?!any).*\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
@@ -83,7 +83,12 @@ def test_it_carries_the_compiled_kernels(wheel: Path) -> None:
 def test_every_package_of_the_checkout_is_in_it(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    for folder, package in (("server", "server"), ("kernels", "kernels"), ("clients/python", "client")):
+    for folder, package in (
+        ("server", "server"),
+        ("kernels", "kernels"),
+        ("clients/python", "client"),
+        ("clients/bench", "bench"),
+    ):
         for source in (ROOT / folder).rglob("*.py"):
             assert f"matchcut/{package}/{source.relative_to(ROOT / folder).as_posix()}" in names
 
@@ -106,7 +111,7 @@ def test_nothing_heavy_is_asked_for(wheel: Path) -> None:
     assert extras["torch"] == ["train"]
     assert extras["triton"] in (["kernels"], ["test"])
     assert extras["tensorrt-rtx"] in (["tensorrt"], ["test"])
-    offered = {"bench", "encoder", "gpu", "kernels", "otel", "tensorrt", "test", "train"}
+    offered = {"bench", "encoder", "gpu", "kernels", "load", "otel", "tensorrt", "test", "train"}
     assert set(metadata.get_all("Provides-Extra") or []) == offered
     assert len(licences) == 2
 

@@ -1,4 +1,4 @@
-"""`matchcut bench`: how fast this machine ranks."""
+"""`matchcut bench`: how fast this machine ranks, and how a server does under load."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ import sys
 from collections.abc import Iterator
 
 from matchcut.kernels.bench.spec import MOST_QUERIES, STRUCTURES, Figure, Report, Spec
+from matchcut.server.commands import bench_load
+from matchcut.server.commands.bench_numbers import at_least_1
 from matchcut.server.commands.connect import positive
 from matchcut.server.commands.output import console, counted, print_json, table
 from matchcut.server.engines import memory
 from matchcut.server.errors import EngineFailed, InvalidInput
 
 NAME = "bench"
-SUMMARY = "measure how fast this machine ranks"
-DESCRIPTION = "Measures parts of matchcut on this machine; no server is needed."
-EXAMPLES = """\
+SUMMARY = "measure how fast this machine ranks, or a server under load"
+DESCRIPTION = """\
+scan measures a part of matchcut on this machine; no server is needed. load measures a server, matchcut's or any of the
+open inference protocol, from outside."""
+_SCAN_EXAMPLES = """\
 examples:
   matchcut bench scan --rows 1000000 --dims 512
   matchcut bench scan --rows 200000 --dims 1280 --structure spectrum --k 100
   matchcut bench scan --rows 1000000 --dims 512 --batch 64 --threads 2 --json
 """
-_SCAN = """\
+EXAMPLES = _SCAN_EXAMPLES + "  matchcut bench load --rate 50 --html load.html\n"
+_SCAN_DOES = """\
 Ranks made unit vectors with every variant of the exact scan that this processor has, with NumPy, with FAISS where it
 is installed, and reads the codes once without ranking, which no scan of all of them can beat. All take turns in one
 process on as many cores as it has threads. Whether the rows are those of float64, in order, is checked for each."""
@@ -37,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scan = what.add_parser(
         "scan",
         help="the exact scan, beside NumPy, FAISS and a plain read",
-        description=_SCAN,
-        epilog=EXAMPLES,
+        description=_SCAN_DOES,
+        epilog=_SCAN_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     scan.add_argument("--rows", type=at_least_1, default=200_000, help="how many vectors [default: 200000]")
@@ -61,9 +66,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=positive, default=3.0, help="that each contender is timed for, about [default: 3]"
     )
     scan.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    scan.set_defaults(measure=_scan)
+    load = what.add_parser(
+        "load",
+        help="a server: latency at planned rates, and the knee",
+        description=bench_load.DESCRIPTION,
+        epilog=bench_load.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bench_load.add_arguments(load)
+    load.set_defaults(measure=bench_load.run)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Measures what was named."""
+    code: int = arguments.measure(arguments)
+    return code
+
+
+def _scan(arguments: argparse.Namespace) -> int:
     """Measures in a process of its own and prints."""
     if arguments.batch > MOST_QUERIES:
         raise InvalidInput(f"--batch is at most {MOST_QUERIES}: so many queries share a pass")
@@ -88,17 +109,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(cpu, spec, report)
     return 0
-
-
-def at_least_1(text: str) -> int:
-    """A whole number from 1, for argparse."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above zero")
-    return value
 
 
 def _measured(spec: Spec) -> Report:

@@ -66,6 +66,19 @@ def test_each_rate_is_run_as_often_as_asked_with_runs_numbered_apart() -> None:
     assert told[1] == "10 a second, 2 of 3: 2 s to warm up, 10 s measured"
 
 
+def test_remarks_say_what_a_reader_would_not_guess() -> None:
+    report = carry_out(campaign(), lambda rate, number: ran(0.01))
+    assert report.remarks == []
+    near = campaign(target=Target(address="127.0.0.1:1"), rates=(10.0, 20.0))
+    report = carry_out(near, lambda rate, number: ran(0.01, errors=int(rate)))
+    assert report.remarks == [
+        "10 a second: latencies are of successes only; not among them: 10 UNAVAILABLE",
+        "20 a second: latencies are of successes only; not among them: 20 UNAVAILABLE",
+        "a p99 here rests on 980 answers; from 1000 on it rests on ten of them",
+        "the server is on this machine: the generator takes cores from it",
+    ]
+
+
 def test_cameras_come_whole() -> None:
     arrivals = Arrivals("camera", camera=Camera(fps=25))
     asked: list[float] = []

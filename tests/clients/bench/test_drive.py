@@ -156,7 +156,7 @@ def test_no_more_are_under_way_than_allowed_and_what_is_not_sent_is_told(simulat
     assert kind.full == 270
     assert kind.late == 0
     assert tally.throughput == pytest.approx(30 / tally.seconds)
-    assert "270 requests were not sent, as too many were under way" in verdict.remarks(tally, local=False)[0]
+    assert "270 requests were not sent, as too many were under way" in verdict.remarks(tally)[0]
     assert "270 not sent, too many under way" in verdict.failures(tally, verdict.Rules())
     assert not verdict.invalid(tally)  # it was the server
 
@@ -198,7 +198,7 @@ def test_the_warm_up_is_not_measured_but_its_failures_are_told(simulate: Simulat
     assert tally.seconds == 2
     assert tally.throughput == 100
     assert tally.warmup == {"UNAVAILABLE": 50, "OK": 50}
-    assert "of the warm-up, which is not measured: 50 UNAVAILABLE" in verdict.remarks(tally, local=False)
+    assert "of the warm-up, which is not measured: 50 UNAVAILABLE" in verdict.remarks(tally)
 
 
 def test_answers_of_a_stream_that_are_due_in_the_warm_up_are_left_out(simulate: Simulate) -> None:
@@ -238,7 +238,7 @@ def test_an_interruption_keeps_what_was_measured(simulate: Simulate) -> None:
     assert kind.ok == pytest.approx(51, abs=1)
     assert kind.unfinished == kind.planned - kind.ok
     assert tally.seconds == pytest.approx(1.005, abs=0.02)
-    assert any("still under way at the end" in text for text in verdict.remarks(tally, local=False))
+    assert any("still under way at the end" in text for text in verdict.remarks(tally))
 
 
 def test_what_does_not_end_is_given_up_after_the_drain(simulate: Simulate) -> None:

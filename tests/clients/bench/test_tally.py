@@ -42,6 +42,13 @@ def test_two_processes_count_as_one_would(first: list[tuple[str, float]], second
     assert merged.seconds == 2
 
 
+def test_refused_streams_are_explained() -> None:
+    kind = Kind(planned=1)
+    kind.add(Outcome("UNAVAILABLE", [Sample(0, 0, 1)], why="Stream removed (Received RST_STREAM with error code 7)"))
+    said = verdict.remarks(Tally.decoded(Tally(kinds={"query": kind}).encoded()))
+    assert "give the generator more --channels" in said[1]
+
+
 def test_kinds_stay_apart_and_add_up() -> None:
     merged = Tally.merged([counted([("OK", 0.1)]), counted([("OK", 0.3), ("UNAVAILABLE", 0.0)], "events")])
     assert {name: kind.ok for name, kind in merged.kinds.items()} == {"query": 1, "events": 1}
@@ -57,12 +64,3 @@ def test_a_busy_process_makes_a_run_invalid() -> None:
     assert verdict.invalid(tally) == []
     tally.generators[0].thread = 0.97
     assert "busy for 97% of the time; give it more --processes" in verdict.invalid(tally)[0]
-
-
-def test_remarks_say_what_a_reader_would_not_guess() -> None:
-    said = verdict.remarks(counted([("OK", 0.1)] * 20), local=True)
-    assert said == [
-        "p99 rests on 20 answers; from 1000 on it rests on ten of them",
-        "the server is on this machine: the generator takes cores from it",
-    ]
-    assert verdict.remarks(counted([("OK", 0.1)] * 2000), local=False) == []

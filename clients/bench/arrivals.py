@@ -1,0 +1,133 @@
+"""When requests are to be sent: planned before anything is measured, in seconds from the start, sorted."""
+
+from __future__ import annotations
+
+import math
+import random
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from matchcut.bench.errors import BadInput
+
+__all__ = ["SCHEDULES", "Arrivals", "Camera", "Schedule", "Times", "read_trace"]
+
+Schedule = Literal["constant", "poisson", "trace", "camera"]
+SCHEDULES: tuple[Schedule, ...] = ("constant", "poisson", "trace", "camera")
+Times: TypeAlias = "array[float]"  # seconds from the start, ascending
+MOST = 20_000_000  # planned times; more is a mistake in the rate, and would not fit
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """How a camera gives frames: so many a second, each off by a normally distributed jitter (its deviation, in s)."""
+
+    fps: float = 10.0
+    jitter: float = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """A kind of schedule.
+
+    trace: of "trace": times in seconds, ascending from 0. camera: of "camera".
+    """
+
+    schedule: Schedule = "poisson"
+    trace: tuple[float, ...] = ()
+    camera: Camera = Camera()
+
+    @property
+    def natural(self) -> float:
+        """The mean rate of the trace as it was recorded, a second; 0 for other schedules."""
+        return (len(self.trace) - 1) / self.trace[-1] if self.schedule == "trace" else 0.0
+
+    def streams(self, rate: float) -> int:
+        """How many cameras come nearest to this rate, at least 1."""
+        return max(1, round(rate / self.camera.fps))
+
+    def offered(self, rate: float) -> float:
+        """The rate that is really planned: cameras come whole."""
+        return self.streams(rate) * self.camera.fps if self.schedule == "camera" else rate
+
+    def times(self, rate: float, seconds: float, seed: int) -> Times:
+        """When to send, without regard to which camera; for cameras see feeds().
+
+        Raises:
+            BadInput: there would be nothing to send, or too much.
+        """
+        _bounded(rate, seconds)
+        makers: dict[Schedule, Callable[[], Times]] = {
+            "constant": lambda: _constant(rate, seconds),
+            "poisson": lambda: _poisson(rate, seconds, random.Random(seed)),
+            "trace": lambda: self._replayed(rate, seconds),
+            "camera": lambda: array("d", sorted(time for feed in self.feeds(rate, seconds, seed) for time in feed)),
+        }
+        times = makers[self.schedule]()
+        if not times:
+            raise BadInput(f"nothing would be sent in {seconds:g} s at {rate:g} a second; make it longer")
+        return times
+
+    def feeds(self, rate: float, seconds: float, seed: int) -> list[Times]:
+        """The times of each camera's frames; cameras are not in phase."""
+        _bounded(rate, seconds)
+        source = random.Random(seed)
+        return [self._feed(seconds, source) for _ in range(self.streams(rate))]
+
+    def _feed(self, seconds: float, source: random.Random) -> Times:
+        gap = 1 / self.camera.fps
+        phase = source.uniform(0, gap)
+        frames = max(0, math.ceil((seconds - phase) / gap))
+        ideal = (phase + number * gap for number in range(frames))
+        return array("d", sorted(max(0.0, time + source.gauss(0, self.camera.jitter)) for time in ideal))
+
+    def _replayed(self, rate: float, seconds: float) -> Times:
+        stretch = self.natural / rate
+        return array("d", (time * stretch for time in self.trace if time * stretch < seconds))
+
+
+def read_trace(path: Path) -> tuple[float, ...]:
+    """The times of a recorded trace, one a line in seconds from anywhere; "#" begins a comment. The first becomes 0.
+
+    Raises:
+        BadInput: a line is no time, or there are fewer than two different ones.
+        OSError: the file cannot be read.
+    """
+    found: list[float] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        try:
+            time = float(text)
+        except ValueError:
+            time = math.nan
+        if not math.isfinite(time):
+            raise BadInput(f"{path}, line {number}: {text[:40]!r} is no time in seconds")
+        found.append(time)
+    found.sort()
+    if len(found) < 2 or found[0] == found[-1]:
+        raise BadInput(f"{path} has not even two different times; a trace needs one line for each request")
+    return tuple(time - found[0] for time in found)
+
+
+def _constant(rate: float, seconds: float) -> Times:
+    return array("d", (number / rate for number in range(math.ceil(rate * seconds))))
+
+
+def _poisson(rate: float, seconds: float, source: random.Random) -> Times:
+    times: Times = array("d")
+    time = source.expovariate(rate)
+    while time < seconds:
+        times.append(time)
+        time += source.expovariate(rate)
+    return times
+
+
+def _bounded(rate: float, seconds: float) -> None:
+    if not rate > 0 or not seconds > 0:
+        raise BadInput(f"a rate of {rate:g} a second for {seconds:g} s makes no schedule; both must be above zero")
+    if rate * seconds > MOST:
+        raise BadInput(f"{rate:g} a second for {seconds:g} s are more than {MOST} requests; lower one of them")

@@ -1,0 +1,234 @@
+"""From what was asked to a report: each rate in fresh runs, as often as asked, or a search for the knee."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from matchcut.bench import fleet, goal, plan, verdict
+from matchcut.bench.confidence import Estimate, estimate
+from matchcut.bench.drive import Bounds
+from matchcut.bench.plan import Plan
+from matchcut.bench.prepared import Prepared
+from matchcut.bench.tally import Tally
+from matchcut.bench.target import Target
+from matchcut.bench.worker import Job
+
+__all__ = ["Campaign", "Point", "Report", "carry_out", "shot"]
+
+NEARLY_ALL = verdict.Rules()
+LEAST = 10  # requests in a run: at rates below, a search for the knee has nothing to judge by
+DRAIN = 1.0  # seconds beyond the timeout in which an answer may still come
+Shot = Callable[[float, int], Tally]  # measures once: the rate, and which run of all it is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Campaign:
+    """What is to be measured.
+
+    plan: everything but the rate; its seconds are with the warm-up. rates: to be measured one after the other.
+    goal: where to look for the knee instead, from the first of the rates on. repeat: runs of each rate.
+    timeout: deadline of each request in seconds. highest: where the search ends.
+    """
+
+    target: Target
+    prepared: Callable[[int], tuple[Prepared, ...]]  # the requests of a run, by its number
+    plan: Plan
+    rates: tuple[float, ...]
+    goal: goal.Goal | None = None
+    rules: verdict.Rules = NEARLY_ALL
+    repeat: int = 1
+    processes: int = 1
+    channels: int = 1
+    warmup: float = 2.0
+    timeout: float = 10.0
+    late: float = 0.1
+    in_flight: int = 1000
+    highest: float = 1e6
+    within: float = 0.05
+
+
+@dataclass(slots=True)
+class Point:
+    """What was measured at one rate: a tally for each run."""
+
+    rate: float
+    runs: list[Tally] = field(default_factory=list)
+    _merged: tuple[int, Tally] | None = None  # of how many runs
+
+    @property
+    def tally(self) -> Tally:
+        """All runs as one, for percentiles, to be read only; its seconds are those of the longest."""
+        if self._merged is None or self._merged[0] != len(self.runs):
+            self._merged = len(self.runs), Tally.merged(self.runs)
+        return self._merged[1]
+
+    @property
+    def throughput(self) -> Estimate:
+        """Answers of successes a second, over the runs."""
+        return estimate([run.throughput for run in self.runs])
+
+    def latency(self, percent: float, kind: str = "") -> Estimate:
+        """A percentile of latency in seconds, over the runs; of one kind, or of all together."""
+        return estimate([(run.kinds[kind] if kind else run.all).latency.at(percent) for run in self.runs])
+
+    @property
+    def invalid(self) -> list[str]:
+        """Why the figures are the generator's own, of each run that has such a reason."""
+        return _of_runs([verdict.invalid(run) for run in self.runs])
+
+    def failures(self, rules: verdict.Rules) -> list[str]:
+        """What had no success, of each run in which that is more than allowed."""
+        return _of_runs([[text] if (text := verdict.failures(run, rules)) else [] for run in self.runs])
+
+
+@dataclass(slots=True)
+class Report:
+    """All points in the order measured, and the knee where one was looked for."""
+
+    campaign: Campaign
+    points: list[Point] = field(default_factory=list)
+    knee: goal.Knee | None = None
+    partial: bool = False
+
+    @property
+    def invalid(self) -> bool:
+        """Some point's figures are the generator's own, or the search for the knee ended for that reason.
+
+        A goal that is met although the generator was late is met: its lateness is part of the latency.
+        """
+        if self.knee is not None:
+            return self.knee.steps[-1].verdict == "unknown"
+        return any(point.invalid for point in self.points)
+
+    @property
+    def failed(self) -> bool:
+        """More requests than allowed had no success; of rates above the knee that is no news."""
+        rules = self.campaign.rules
+        judged = [point for point in self.points if self.knee is None or point.rate <= self.knee.rate]
+        return any(point.failures(rules) for point in judged)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader should know who is about to believe the figures."""
+        found = [f"{point.rate:g} a second: {text}" for point in self.points for text in verdict.remarks(point.tally)]
+        counts = [count for point in self.points if (count := point.tally.all.latency.count)]
+        if counts and min(counts) < verdict.FEW:
+            found.append(f"a p99 here rests on {min(counts)} answers; from {verdict.FEW} on it rests on ten of them")
+        if self.campaign.target.local:
+            found.append("the server is on this machine: the generator takes cores from it")
+        return found
+
+    @property
+    def gone(self) -> bool:
+        """The server was away: in the last second in which anything was planned, nothing but failures to reach it."""
+        last = self.points[-1].runs[-1] if self.points and self.points[-1].runs else None
+        if last is None or not last.timeline:
+            return False
+        ok, failed, _ = last.timeline[max(last.timeline)]
+        return not ok and failed > 0 and last.all.errors["UNAVAILABLE"] > 0
+
+
+class _Interrupted(Exception):
+    """A run was interrupted; what it counted is kept."""
+
+
+def carry_out(campaign: Campaign, shoot: Shot, told: Callable[[str], object] = lambda line: None) -> Report:
+    """Measures all that is asked; Ctrl-C during a run ends it with what there is, marked partial.
+
+    Args:
+        campaign: what to measure.
+        shoot: measures once; see shot().
+        told: gets a line about each run, before it and after it.
+
+    Raises:
+        BadInput: a schedule cannot be made.
+        KeyboardInterrupt: before there was anything to report.
+    """
+    report = Report(campaign)
+
+    def measure(rate: float) -> Point:
+        offered = campaign.plan.arrivals.offered(rate)
+        point = Point(offered)
+        for turn in range(campaign.repeat):
+            of = f", {turn + 1} of {campaign.repeat}" if campaign.repeat > 1 else ""
+            told(f"{offered:g} a second{of}: {campaign.warmup:g} s to warm up, {measured:g} s measured")
+            run = shoot(offered, sum(len(each.runs) for each in report.points) + turn)
+            point.runs.append(run)
+            if run.partial:
+                break
+        report.points.append(point)
+        if point.runs[-1].partial:
+            raise _Interrupted
+        return point
+
+    def judged(rate: float) -> goal.Verdict:
+        point = measure(rate)
+        assert campaign.goal is not None
+        kept = sum(verdict.met(run, campaign.goal, campaign.rules) for run in point.runs)
+        found: goal.Verdict = "met" if 2 * kept > len(point.runs) else "missed"
+        if found == "missed" and point.invalid and not verdict.refused(point.tally, campaign.rules):
+            found = "unknown"
+        told(f"{point.rate:g} a second: {campaign.goal.text} is {found}")
+        return found
+
+    measured = campaign.plan.seconds - campaign.warmup
+    for rate in campaign.rates:  # what cannot be planned is told before anything is measured
+        plan.make(replace(campaign.plan, rate=campaign.plan.arrivals.offered(rate)))
+    try:
+        if campaign.goal is not None:
+            report.knee = goal.search(
+                judged,
+                campaign.rates[0],
+                lowest=LEAST / measured,
+                highest=campaign.highest,
+                within=campaign.within,
+            )
+        else:
+            for rate in campaign.rates:
+                measure(rate)
+    except _Interrupted:
+        report.partial = True
+    except KeyboardInterrupt:
+        if not report.points:
+            raise
+        report.partial = True
+    return report
+
+
+def shot(campaign: Campaign) -> Shot:
+    """Measures with processes of the generator."""
+
+    def shoot(rate: float, number: int) -> Tally:
+        planned = replace(campaign.plan, rate=rate, seed=campaign.plan.seed + number)
+        bounds = Bounds(
+            seconds=planned.seconds,
+            warmup=campaign.warmup,
+            late=campaign.late,
+            in_flight=max(1, campaign.in_flight // campaign.processes),
+            drain=campaign.timeout + DRAIN,
+        )
+        prepared = campaign.prepared(number)
+        return fleet.run(
+            [
+                Job(
+                    target=campaign.target,
+                    prepared=prepared,
+                    plan=planned,
+                    bounds=bounds,
+                    timeout=campaign.timeout,
+                    process=process,
+                    processes=campaign.processes,
+                    channels=campaign.channels,
+                )
+                for process in range(campaign.processes)
+            ]
+        )
+
+    return shoot
+
+
+def _of_runs(found: Sequence[list[str]]) -> list[str]:
+    if len(found) == 1:
+        return found[0]
+    return [f"run {number}: {text}" for number, texts in enumerate(found, start=1) for text in texts]

@@ -1,0 +1,197 @@
+"""Carries `matchcut bench load` out: from the command line to a campaign, from its report to files and exit code."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from matchcut.bench import environment, infer
+from matchcut.bench.arrivals import Arrivals, Camera, Schedule, read_trace
+from matchcut.bench.campaign import Campaign, Report, carry_out, shot
+from matchcut.bench.errors import BadInput
+from matchcut.bench.export import About, as_csv, as_json
+from matchcut.bench.goal import goal
+from matchcut.bench.page import as_html
+from matchcut.bench.plan import Mix, Plan, mix
+from matchcut.bench.prepared import Prepared
+from matchcut.bench.tally import Tally
+from matchcut.bench.target import Target
+from matchcut.bench.verdict import Rules
+from matchcut.bench.workloads import LIVE, OWN, Own, Settings, fresh
+from matchcut.client import Client, Error
+from matchcut.server.commands import bench_load_view as view
+from matchcut.server.commands import connect
+from matchcut.server.commands.output import counted, print_json
+
+__all__ = ["measured"]
+
+INFER = "infer"
+RATE = 10.0  # a second, where nothing is said
+INTERRUPTED = 130
+
+
+def measured(arguments: argparse.Namespace) -> int:
+    """Measures, prints and writes what was asked; returns the exit code.
+
+    Raises:
+        matchcut.bench.errors.LoadError: it cannot be measured.
+        matchcut.client.Error: the server refuses what is asked of it beforehand.
+        OSError: a file cannot be read or written.
+    """
+    target = _target(arguments)
+    mixed = mix(arguments.mix or (INFER if arguments.model else "query"), (*OWN, INFER))
+    arrivals, rates = _schedule(arguments)
+    aim = goal(arguments.find_knee) if arguments.find_knee else None
+    if aim is not None and aim.kind and aim.kind not in mixed.names:
+        raise BadInput(f"the goal {aim.text} is about {aim.kind}, which is not among the requests: {mixed}")
+    if aim is not None and arguments.rates:
+        raise BadInput("--rates and --find-knee exclude each other; --rate is where the search begins")
+    identity = infer.identity(target)  # which needs an answer
+    about = About(shlex.join(["matchcut", *sys.argv[1:]]), identity, environment.facts())
+    with _prepared(arguments, target, mixed) as (prepared, created):
+        campaign = Campaign(
+            target=target,
+            prepared=partial(fresh, prepared),
+            plan=Plan(
+                arrivals=arrivals,
+                mix=mixed,
+                rate=rates[0],
+                seconds=arguments.warmup + arguments.seconds,
+                seed=arguments.seed,
+                live=LIVE,
+                live_seconds=arguments.live_seconds,
+            ),
+            rates=rates,
+            goal=aim,
+            rules=Rules(errors=arguments.errors),
+            repeat=arguments.repeat,
+            processes=arguments.processes,
+            channels=arguments.channels,
+            warmup=arguments.warmup,
+            timeout=arguments.timeout,
+            late=arguments.late,
+            in_flight=arguments.in_flight,
+            highest=arguments.highest,
+        )
+        shoot = shot(campaign)
+
+        def noted(rate: float, number: int) -> Tally:
+            tally = shoot(rate, number)
+            created.extend(tally.created)
+            return tally
+
+        report = carry_out(campaign, noted, _progress)
+        _tell(arguments, report, about)
+    return _code(report)
+
+
+def _target(arguments: argparse.Namespace) -> Target:
+    connect.client(arguments).close()  # which checks what belongs together
+    token = arguments.client_token_file
+    chain, key = ((Path(name).read_bytes() if name else None) for name in (arguments.client_cert, arguments.client_key))
+    trusted = arguments.tls_ca not in ("", "system")
+    return Target(
+        address=arguments.server,
+        tenant=arguments.tenant,
+        token=Path(token).read_text(encoding="utf-8").split("\n", 1)[0].strip() if token else "",
+        tls=bool(arguments.tls_ca),
+        authorities=Path(arguments.tls_ca).read_bytes() if trusted else None,
+        certificate=chain,
+        key=key,
+    )
+
+
+def _schedule(arguments: argparse.Namespace) -> tuple[Arrivals, tuple[float, ...]]:
+    """The schedule and the rates, of which the first is where a search begins."""
+    implied: Schedule = "trace" if arguments.trace else "camera" if arguments.streams else "poisson"
+    schedule: Schedule = arguments.schedule or implied
+    if (schedule == "trace") != bool(arguments.trace):
+        raise BadInput("--trace FILE and --schedule trace belong together; give both, or --trace alone")
+    if arguments.streams and schedule != "camera":
+        raise BadInput("--streams are cameras; leave --schedule out, or make it camera")
+    given = [name for name in ("rate", "rates", "streams") if getattr(arguments, name)]
+    if len(given) > 1:
+        raise BadInput(f"--{given[0]} and --{given[1]} exclude each other; give one of them")
+    trace = read_trace(arguments.trace) if arguments.trace else ()
+    arrivals = Arrivals(schedule, trace, Camera(arguments.fps, arguments.jitter))
+    if arguments.streams:
+        return arrivals, (arguments.streams * arguments.fps,)
+    return arrivals, arguments.rates or (arguments.rate or arrivals.natural or RATE,)
+
+
+@contextmanager
+def _prepared(
+    arguments: argparse.Namespace, target: Target, mixed: Mix
+) -> Iterator[tuple[Sequence[Prepared], list[str]]]:
+    """The requests in the mix's order, and a list to be filled with what they made, which is removed at the end."""
+    settings = Settings(
+        clips=tuple(arguments.clip),
+        limit=arguments.limit,
+        fps=arguments.fps,
+        size=arguments.frame_size,
+        latest_only=not arguments.all_frames,
+        per_call=arguments.per_call,
+        users=arguments.users,
+    )
+    created: list[str] = []
+    with connect.client(arguments) as client:
+        own = Own(client, settings, arguments.seed)
+        try:
+            yield list(_made(arguments, target, own, mixed)), created
+        finally:
+            _clean(client, own, created)
+
+
+def _made(arguments: argparse.Namespace, target: Target, own: Own, mixed: Mix) -> Iterator[Prepared]:
+    for name in mixed.names:
+        if name != INFER:
+            yield from own.prepare([name])
+        elif not arguments.model:
+            raise BadInput("infer needs a model; name it with --model NAME")
+        elif arguments.input:
+            yield infer.from_file(arguments.input, arguments.model)
+        else:
+            shapes = dict(arguments.shape)
+            yield infer.from_metadata(
+                target, arguments.model, batch=arguments.batch, shapes=shapes, seed=arguments.seed
+            )
+
+
+def _clean(client: Client, own: Own, created: Sequence[str]) -> None:
+    try:
+        removed = own.clean(created)
+    except Error as error:
+        left = f"; items whose ids begin with {own.prefix} are left" if created else ""
+        connect.say(f"what the run has put in could not be removed: {error.message}{left}")
+    else:
+        if created:
+            _progress(f"removed the {counted(removed, 'items')} that were put in")
+
+
+def _progress(line: str) -> None:
+    print(f"matchcut: {line}", file=sys.stderr)
+
+
+def _tell(arguments: argparse.Namespace, report: Report, about: About) -> None:
+    if arguments.json:
+        print_json(as_json(report, about))
+    else:
+        view.show(report, about)
+    if arguments.csv:
+        arguments.csv.write_text(as_csv(report), encoding="utf-8")
+    if arguments.html:
+        arguments.html.write_text(as_html(report, about), encoding="utf-8")
+
+
+def _code(report: Report) -> int:
+    if report.partial:
+        return INTERRUPTED
+    if report.gone:
+        return connect.UNREACHABLE
+    nothing = report.knee is not None and not report.knee.rate
+    return 1 if report.invalid or report.failed or nothing else 0
