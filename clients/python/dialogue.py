@@ -49,10 +49,10 @@ class Outbox:
         self._over = False
         self._failure: BaseException | None = None
 
-    def put(self, message: Message) -> bool:
-        """Adds a message once there is room; False where none is wanted any more."""
+    def put(self, message: Message, *, at_once: bool = False) -> bool:
+        """Adds a message once there is room, or at once; False where none is wanted any more."""
         with self._changed:
-            self._changed.wait_for(lambda: self._over or len(self._waiting) < ROOM)
+            self._changed.wait_for(lambda: at_once or self._over or len(self._waiting) < ROOM)
             if not self._over:
                 self._waiting.append(message)
                 self._changed.notify_all()
@@ -128,7 +128,7 @@ class LiveList(Iterator[UserRanking]):
         self._entered()
         message, event_id = self._dialogue.event(Event(user="", item=item, kind=kind, **more))
         self._begun.wait()
-        self._outbox.put(message)
+        self._outbox.put(message, at_once=True)  # nobody reads lists meanwhile, without which no media may leave
         while (ranking := self._following()).event_id != event_id:
             self._kept.append(ranking)
         return ranking

@@ -30,10 +30,10 @@ class Outbox:
         self._over = False
         self._failure: BaseException | None = None
 
-    async def put(self, message: Message) -> None:
-        """Adds a message once there is room; drops it where none is wanted any more."""
+    async def put(self, message: Message, *, at_once: bool = False) -> None:
+        """Adds a message once there is room, or at once; drops it where none is wanted any more."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._over or len(self._waiting) < ROOM)
+            await self._changed.wait_for(lambda: at_once or self._over or len(self._waiting) < ROOM)
             if not self._over:
                 self._waiting.append(message)
                 self._changed.notify_all()
@@ -114,7 +114,7 @@ class AsyncLiveList(AsyncIterator[UserRanking]):
         self._entered()
         message, event_id = self._dialogue.event(Event(user="", item=item, kind=kind, **more))
         await self._begun.wait()
-        await self._outbox.put(message)
+        await self._outbox.put(message, at_once=True)  # nobody reads lists meanwhile, without which no media may leave
         while (ranking := await self._following()).event_id != event_id:
             self._kept.append(ranking)
         return ranking

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -243,6 +244,37 @@ def test_events_while_media_is_live(client: Any, server: Any) -> None:
         assert ids(next(lists)) == ["seen", "a", "seen"]
         assert next(lists).final
         assert list(lists) == []
+
+
+def test_an_event_gets_through_although_nobody_takes_the_lists(client: Any, server: Any) -> None:
+    """The server takes no media while its lists are not taken; so neither may an event wait for media to leave."""
+
+    def talks(requests: Any, seen: Any, context: Any) -> Any:
+        next(requests)
+        for revision in range(1, 200):
+            yield server.user_ranking(revision, *("x" * 200 for _ in range(100)))
+        for request in requests:
+            if request.HasField("event"):
+                reply = server.user_ranking(200, "answer")
+                reply.event_id = request.event.event_id
+                yield reply
+                return
+
+    shown = 0
+
+    def frames() -> Iterator[tuple[float, Any]]:
+        nonlocal shown
+        while True:
+            yield float(shown), np.zeros((200, 200, 3), np.uint8)
+            shown += 1
+
+    server.on("RecommendForUserLive", talks)
+    with following(client, frames=frames(), timeout=60) as live:
+        before = -1
+        while shown != before:  # all are stuck
+            before = shown
+            time.sleep(0.3)
+        assert ids(live.event("a")) == ["answer"]
 
 
 def test_an_event_is_answered_by_its_own_list(client: Any, server: Any) -> None:
