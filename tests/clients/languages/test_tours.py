@@ -7,8 +7,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from support.processes import bare, served
-from support.tours import LIMIT, PROGRAMS, Secured, Tour, command, take
+from support.tours import LIMIT, PROGRAMS, Secured, Tour, command, is_there, take
 
 
 def test_what_a_tour_shows(expected: list[str]) -> None:
@@ -36,19 +38,36 @@ def test_what_a_tour_shows(expected: list[str]) -> None:
     assert told["left"] == "0 items"
 
 
-def test_the_same_lines(language: str, address: str, media: Path, expected: list[str]) -> None:
-    tour = take(language, media, {"MATCHCUT_SERVER": address, "MATCHCUT_TENANT": language})
-    assert tour == Tour(0, expected, "")
+def all_at_once(media: Path, **environment: str) -> dict[str, Tour]:
+    """Takes the tours of all languages that are there at the same time; each has a tenant of its own."""
+    there = [name for name in PROGRAMS if is_there(PROGRAMS[name])]
+    with ThreadPoolExecutor(len(there)) as pool:
+        tours = [pool.submit(take, name, media, {**environment, "MATCHCUT_TENANT": name}) for name in there]
+        return {name: tour.result() for name, tour in zip(there, tours, strict=True)}
 
 
-def test_with_tls_and_a_token(language: str, secured: Secured, media: Path, expected: list[str]) -> None:
-    environment = {
-        "MATCHCUT_SERVER": secured.address,
-        "MATCHCUT_TENANT": language,
-        "MATCHCUT_TLS_CA": str(secured.authorities),
-        "MATCHCUT_CLIENT_TOKEN_FILE": str(secured.token),
-    }
-    assert take(language, media, environment) == Tour(0, expected, "")
+@pytest.fixture(scope="module")
+def plain(address: str, media: Path) -> dict[str, Tour]:
+    return all_at_once(media, MATCHCUT_SERVER=address)
+
+
+@pytest.fixture(scope="module")
+def over_tls(secured: Secured, media: Path) -> dict[str, Tour]:
+    return all_at_once(
+        media,
+        MATCHCUT_SERVER=secured.address,
+        MATCHCUT_TLS_CA=str(secured.authorities),
+        MATCHCUT_CLIENT_TOKEN_FILE=str(secured.token),
+    )
+
+
+def test_the_same_lines(language: str, plain: dict[str, Tour], expected: list[str]) -> None:
+    """None disturbs another."""
+    assert plain[language] == Tour(0, expected, "")
+
+
+def test_with_tls_and_a_token(language: str, over_tls: dict[str, Tour], expected: list[str]) -> None:
+    assert over_tls[language] == Tour(0, expected, "")
 
 
 def test_without_the_token(language: str, secured: Secured, media: Path) -> None:
@@ -58,16 +77,6 @@ def test_without_the_token(language: str, secured: Secured, media: Path) -> None
     assert tour.code != 0
     assert "send a valid token" in tour.errors
     assert tour.lines == ["health: SERVING"]  # which needs none
-
-
-def test_all_at_once(address: str, media: Path, expected: list[str]) -> None:
-    """None disturbs another: each has a tenant of its own."""
-    languages = [name for name in PROGRAMS if Path(PROGRAMS[name][0]).exists()]
-    with ThreadPoolExecutor(len(languages)) as pool:
-        tours = pool.map(
-            lambda name: take(name, media, {"MATCHCUT_SERVER": address, "MATCHCUT_TENANT": f"all-{name}"}), languages
-        )
-        assert dict(zip(languages, tours, strict=True)) == dict.fromkeys(languages, Tour(0, expected, ""))
 
 
 def test_a_restart_is_waited_for(language: str, media: Path, tmp_path: Path) -> None:
