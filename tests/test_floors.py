@@ -17,6 +17,8 @@ LONGEST = 350  # lines of a source file
 FLOORS: dict[str, float] = {
     "errors": 1.0,
     "options": 1.1,
+    "process": 1.0,
+    "profiles": 1.0,
     "records": 1.0,
     "clock": 1.1,
     "config": 1.2,
@@ -61,6 +63,7 @@ FLOORS: dict[str, float] = {
     "listener": 5.1,
     "app": 6.0,
     "checkup": 6.0,
+    "board": 6.1,
     "commands": 7.0,
     "__main__": 7.1,
 }
@@ -72,6 +75,7 @@ MAY_BE_CLIENT = 7.0  # from this floor on, the command line talks to a server li
 
 WIRE = {"grpc", "grpc_health", "grpc_reflection", "grpc_status", "grpc_tools", "google"}
 TRITON_MAY = ("kernels/compile/", "kernels/gpu/", "tests/")
+BENCH_MAY = {"google", "grpc", "hdrh", "numpy"}
 CLIENT_MAY = {"grpc", "grpc_health", "grpc_status", "google"}  # beside the standard library
 EXAMPLES = "clients/python/example/"  # programs as users write them, which may import each other
 FOLDERS = {"server": "matchcut.server", "kernels": "matchcut.kernels", "clients": "matchcut.client"}
@@ -140,7 +144,7 @@ def _server(path: str, inside: str, name: str) -> str:
         return "serving never needs training"
     if own < NO_WIRE and (name.split(".")[0] in WIRE or name.startswith(("matchcut.v1", "matchcut.inference"))):
         return "only the floors from the service up know gRPC and protobuf"
-    if own < MAY_BE_CLIENT and name.startswith("matchcut.client"):
+    if own < MAY_BE_CLIENT and name.startswith(("matchcut.client", "matchcut.bench")):
         return "only the command line is a client"
     if other is not None and other >= own and unit(inside) != unit(name):
         return f"floor {own} uses only floors below it, and that is floor {other}"
@@ -163,6 +167,10 @@ def _client(path: str, inside: str, name: str) -> str:
         return "" if root in {"matchcut", "tour"} or _standard(root) else "an example needs the client only"
     if path.startswith("clients/python/") and root not in {*CLIENT_MAY, "matchcut"} and not _standard(root):
         return "the client needs gRPC and protobuf only"
+    if path.startswith("clients/bench/") and root not in {*BENCH_MAY, "matchcut"} and not _standard(root):
+        return "the load generator needs gRPC, protobuf, NumPy and its histograms only"
+    if path.startswith("clients/python/") and name.startswith("matchcut.bench"):
+        return "the client does without the load generator"
     return ""
 
 
@@ -243,6 +251,10 @@ def test_every_floor_is_inhabited() -> None:
         ("clients/python/sync.py", "from matchcut.server.errors import NotFound", "contract only"),
         ("clients/python/sync.py", "import numpy as np", "gRPC and protobuf only"),
         ("clients/demo/run.py", "from matchcut.kernels import pool", "contract only"),
+        ("clients/bench/page.py", "import matplotlib", "its histograms only"),
+        ("clients/bench/page.py", "from matchcut.server import records", "contract only"),
+        ("clients/python/sync.py", "from matchcut.bench import plan", "does without the load generator"),
+        ("server/app.py", "from matchcut.bench import plan", "only the command line"),
         ("clients/python/example/tour.py", "import grpc", "the client only"),
         ("server/app.py", "import os\nos.getenv('X')", "declare an option"),
         ("server/app.py", "import os\nos.environ.get('X')", "declare an option"),
@@ -270,6 +282,8 @@ def test_what_is_forbidden_is_caught(path: str, source: str, reason: str) -> Non
         ("kernels/compile/one.py", "import triton"),
         ("tests/kernels/test_compile.py", "import triton\nfrom matchcut.kernels.compile import targets"),
         ("clients/python/sync.py", "import threading, grpc\nfrom matchcut.v1 import media_pb2"),
+        ("clients/bench/infer.py", "import numpy as np\nfrom matchcut.client import Client"),
+        ("server/commands/bench_load.py", "from matchcut.bench import plan"),
         ("clients/python/example/tour.py", "import os\nfrom matchcut.client import Client\nos.environ"),
     ],
 )

@@ -12,29 +12,39 @@ SUMMARY = "say whether serving would work here, and with what"
 DESCRIPTION = """\
 Looks at this machine as `matchcut serve` with the same options would: which device computes, which scan ranks and why
 the others do not, which engines there are, whether video can be decoded, and whether the folders can be written to.
-Changes nothing.
+Changes nothing. With --for aarch64 it says instead what an Arm board would use, without having looked at one.
 Exit code 0: serving would work; 1: it would not, and the lines marked "broken" say why."""
 EXAMPLES = """\
 examples:
   matchcut doctor
   matchcut doctor --device cuda
   matchcut doctor --scan avx2 --data /srv/matchcut
+  matchcut doctor --profile edge
+  matchcut doctor --for aarch64
   matchcut doctor --json
 """
+OPTIONS = ("profile", "device", "scan", "scan_threads", "precision", "engine", "encoder", "data", "cache")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds those options of config.py that decide what serving needs."""
-    config.add_flags(parser, only=("device", "scan", "scan_threads", "engine", "encoder", "data", "cache"))
+    config.add_flags(parser, only=OPTIONS)
+    parser.add_argument(
+        "--for",
+        dest="machine",
+        choices=("here", "aarch64"),
+        default="here",
+        help="the machine that is meant [default: here]",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Looks and prints; returns 0 where serving would work."""
     settings = config.load(vars(arguments))
-    from matchcut.server.checkup import examine  # what it imports takes a while, which --help should not
+    from matchcut.server import board, checkup  # what they import takes a while, which --help should not
 
-    findings = examine(settings)
+    findings = (checkup if arguments.machine == "here" else board).examine(settings)
     serves = all(finding.state != "broken" for finding in findings)
     if arguments.json:
         print_json({"serves": serves, "findings": findings})

@@ -16,12 +16,13 @@ EXAMPLES = """\
 examples:
   matchcut encoder
   matchcut encoder --cache /opt/matchcut
+  matchcut encoder --profile edge    the one in int8
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of config.py; only the cache folder matters here."""
-    config.add_flags(parser, only=("cache",))
+    """Adds the options of config.py; only those that decide which one it is, and where."""
+    config.add_flags(parser, only=("profile", "precision", "cache"))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,5 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = config.load(vars(arguments))
     from matchcut.server import models
 
-    print(models.default_encoder(settings.cache, lambda line: print(f"matchcut: {line}", flush=True)))
+    def say(line: str) -> None:
+        print(f"matchcut: {line}", flush=True)
+
+    print(models.default_encoder(settings.cache, say, bits=models.bits(settings.precision)))
     return 0

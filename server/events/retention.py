@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from matchcut.server.events import schema
 from matchcut.server.events.changing import Change, Tenant
+from matchcut.server.events.plausible import Plausible
 from matchcut.server.events.rows import Row
 from matchcut.server.events.store import Store
 from matchcut.server.records import UserKey
@@ -31,7 +32,7 @@ class Retention:
     Args:
         days: 0: for ever.
         user_events: of one user, the latest; 0: any number.
-        clock_us: tells the time.
+        clock_us: tells the time; it is believed as Plausible says.
         trimmed: told of whom something has been deleted.
     """
 
@@ -47,7 +48,7 @@ class Retention:
         self._store = store
         self._days = days
         self._most = user_events
-        self._clock_us = clock_us
+        self._clock_us = Plausible(clock_us)
         self._trimmed = trimmed
         self._came: dict[tuple[Tenant, bytes], int] = {}  # events since the user was counted
         self._crowded: list[tuple[Tenant, bytes]] = []

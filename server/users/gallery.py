@@ -24,6 +24,7 @@ from matchcut.server.users.mirror import Mirror
 __all__ = ["Galleries"]
 
 _BATCH = 128  # items that go through the model together, and are put in while readers wait
+_PATIENCE_S = 5.0  # how long the first one to ask waits, where nothing was made ahead
 _SCAN_FROM = 1024  # rows from which on they are coded for the scan; see catalog.open_catalog
 
 _log = logging.getLogger("matchcut.users")
@@ -55,6 +56,8 @@ class Galleries:
         clock_us: the time, in microseconds since the epoch.
         unheard_us: when items are said to be introduced that are in the catalogue now while the log has never heard
             of them. 0, long ago, is right where the log is new; the time is where another gallery was there before.
+        ahead: False: nothing is done, and no memory taken, until somebody asks for a gallery; who asks first waits for
+            it, some seconds at most.
 
     Raises:
         StoreFailed: the catalogue is closed.
@@ -70,6 +73,7 @@ class Galleries:
         unheard_us: int = 0,
         coding: Coding | None = None,
         scan_from: int = _SCAN_FROM,
+        ahead: bool = True,
     ) -> None:
         self.model = model
         self._catalog = catalog
@@ -83,29 +87,34 @@ class Galleries:
         self._news = Condition(self._lock)
         self._waiting: dict[tuple[str, str], None] = {}  # in the order in which they changed
         self._busy = self._closed = False
-        self._end = catalog.follow(self._notice)
-        self._first = len(self._waiting)  # items of the first fill that are not in yet
+        self._first = 0  # items of the first fill that are not in yet
+        self._end: Callable[[], None] | None = None  # None: nobody has asked yet
+        self._beginning = Lock()
         self._thread = Thread(target=self._run, name="gallery", daemon=True)
-        self._thread.start()
+        if ahead:
+            self._begin()
 
     @property
     def ready(self) -> bool:
         """Whether all is in that was in the catalogue at the start."""
-        return self._first == 0
+        return self._end is not None and self._first == 0
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Waits for `ready`, so many seconds at most; what it is then. Also ends when this is closed."""
+        self._begin()
         with self._news:
             self._news.wait_for(lambda: self.ready or self._closed, timeout)
             return self.ready
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits until all is in that the catalogue has told so far, so many seconds at most; whether it is."""
+        self._begin()
         with self._news:
             return self._news.wait_for(lambda: not (self._waiting or self._busy), timeout)
 
     def gallery(self, tenant: str) -> Gallery:
         """A tenant's items as of now."""
+        self._asked()
         return self._mirror.gallery(tenant)
 
     def changed_since(self, tenant: str, epoch: int) -> tuple[int, set[str] | None]:
@@ -114,6 +123,7 @@ class Galleries:
 
         What gallery() gives afterwards is at least as far.
         """
+        self._asked()
         return self._mirror.changed_since(tenant, epoch)
 
     def has(self, tenant: str, item_id: str) -> bool:
@@ -130,12 +140,32 @@ class Galleries:
 
     def close(self) -> None:
         """Follows the catalogue no more; galleries that were given out stay usable. Closing again does nothing."""
-        self._end()
-        with self._news:
-            self._closed = True
-            self._news.notify_all()
-        self._thread.join()
+        with self._beginning:
+            end = self._end
+            with self._news:
+                self._closed = True
+                self._news.notify_all()
+        if end is not None:
+            end()
+            self._thread.join()
         self._mirror.close()
+
+    def _asked(self) -> None:
+        """Somebody wants a gallery: it is begun, if it was not, and then waited for."""
+        if self._end is None and self._begin():
+            self.wait_ready(_PATIENCE_S)
+
+    def _begin(self) -> bool:
+        """Follows the catalogue from now on; whether this call was the one that began. Not once it is closed."""
+        with self._beginning:
+            if self._end is not None or self._closed:
+                return False
+            end = self._catalog.follow(self._notice)
+            with self._lock:
+                self._first = len(self._waiting)
+            self._end = end
+            self._thread.start()
+            return True
 
     def _notice(self, tenant: str, item_id: str) -> None:
         with self._news:

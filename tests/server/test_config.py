@@ -30,6 +30,9 @@ EXAMPLES = {
     "metrics": "127.0.0.1:9464",
     "oip": "off",
     "users": "off",
+    "users_ahead": "off",
+    "profile": "edge",
+    "precision": "int8",
     "model_control": "explicit",
 }
 

