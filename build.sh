@@ -12,6 +12,8 @@ usage: ./build.sh COMMAND
   setup          only set up: .venv, protobuf stubs, default encoder, media
   clients [NAME] build the clients in other languages, or some of them: cpp go java node
   kernels [ARGS] compile the GPU kernels into kernels/cubins, which takes no GPU (ARGS: see kernels --help)
+  bench [ARGS]   measure ratios to baselines for three minutes; fails where something is slower than is committed (ARGS:
+                 see tests/bench/guard.py --help)
   wheel          compile the GPU kernels and build the wheel into dist/
   clean          remove everything that the commands above have made
 TEXT
@@ -231,6 +233,12 @@ tests() {
   say "pytest"; .venv/bin/python -m pytest "$@"
 }
 
+# What moved beyond noise since the committed results; about three minutes, best on a quiet machine.
+bench() {
+  setup encoder
+  say "tests/bench/guard.py $*"; .venv/bin/python tests/bench/guard.py "$@"
+}
+
 wheel() {
   setup encoder,test
   kernels
@@ -245,6 +253,7 @@ case "${1:-}" in
   clients) shift; clients "$@" ;;
   kernels) shift; setup encoder,test; kernels "$@" ;;
   test) shift; tests "$@" ;;
+  bench) shift; bench "$@" ;;
   wheel) wheel ;;
   clean) rm -rf .venv build dist kernels/cubins kernels/.cubins-* ./*.egg-info
          rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The loop that a server is built around, without the server: the same stages with the same options. For serve.py.
+"""The loop that a server is built around, without the server: the same stages with the same options. For compare.py.
 
     python tests/bench/bare.py ENCODER.onnx ENGINE CACHE BATCH STILL
 
