@@ -4,8 +4,8 @@
 //     build/clients/cpp/tour build/media             the tour
 //     build/clients/cpp/tour build/media restart     waits for a line, then asks a server that may be away
 //
-// It finds the server as the command line does: MATCHCUT_SERVER, MATCHCUT_TENANT, MATCHCUT_TLS_CA,
-// MATCHCUT_CLIENT_TOKEN_FILE.
+// It finds the server as the command line does, but for the tenant, which is "tour" unless MATCHCUT_TENANT names another:
+// MATCHCUT_SERVER, MATCHCUT_TLS_CA, MATCHCUT_CLIENT_TOKEN_FILE.
 
 #include <matchcut/client.h>
 
@@ -255,10 +255,16 @@ void stop(const Client& client, const Path& media) {
   }
 }
 
+/// Takes out what a tour puts in.
+void tidy(const Client& client) {
+  for (const char* name : {"a", "bikes", "carphone", "twin"}) client.remove(name, {.missing_ok = true});
+}
+
 /// Everything once.
 void tour(const Client& client, const Path& media) {
   const auto health = client.health();
   std::cout << "health: " << health << '\n';
+  tidy(client);
   fill(client, media);
   look(client);
   ask(client, media);
@@ -266,7 +272,7 @@ void tour(const Client& client, const Path& media) {
   follow(client);
   fail(client, media);
   stop(client, media);
-  for (const auto& item : client.items()) client.remove(item.item_id());
+  tidy(client);
   std::cout << "left: " << client.page().items_size() << " items\n";
 }
 
@@ -287,7 +293,8 @@ std::string environment(const char* name, const std::string& otherwise = "") {
 
 /// A client that tries again for a good while, so that a server may be restarted.
 Client connect() {
-  matchcut::ClientOptions options{.tenant = environment("MATCHCUT_TENANT"),
+  const std::string tenant = environment("MATCHCUT_TENANT");
+  matchcut::ClientOptions options{.tenant = tenant.empty() ? "tour" : tenant,
                                   .timeout = 60s,
                                   .retry = {.attempts = 30, .initial = 200ms, .maximum = 1s}};
   if (const auto path = environment("MATCHCUT_TLS_CA"); !path.empty()) options.tls = {.authorities = path};

@@ -31,8 +31,8 @@ import matchcut.v1.*;
  *   tour build/media restart     waits for a line, then asks a server that may be away
  * </pre>
  *
- * It finds the server as the command line does: MATCHCUT_SERVER, MATCHCUT_TENANT, MATCHCUT_TLS_CA,
- * MATCHCUT_CLIENT_TOKEN_FILE.
+ * It finds the server as the command line does, but for the tenant, which is "tour" unless MATCHCUT_TENANT names
+ * another: MATCHCUT_SERVER, MATCHCUT_TLS_CA, MATCHCUT_CLIENT_TOKEN_FILE.
  */
 final class Tour {
     private static final Map<String, List<String>> TAGS = Map.of(
@@ -65,7 +65,7 @@ final class Tour {
     private static Client connect() throws IOException {
         Map<String, String> env = System.getenv();
         ClientBuilder builder = Client.to(env.getOrDefault("MATCHCUT_SERVER", "127.0.0.1:7411"))
-                .tenant(env.getOrDefault("MATCHCUT_TENANT", ""))
+                .tenant(env.getOrDefault("MATCHCUT_TENANT", "tour"))
                 .timeout(Duration.ofSeconds(60))
                 .retry(Retry.of(30, Duration.ofMillis(200), Duration.ofSeconds(1)));
         if (env.containsKey("MATCHCUT_TLS_CA")) {
@@ -80,6 +80,7 @@ final class Tour {
     /** Everything once. */
     private void all() throws IOException {
         say("health: %s", client.health());
+        tidy();
         fill();
         look();
         ask();
@@ -87,8 +88,15 @@ final class Tour {
         follow();
         fail();
         stop();
-        client.items().toList().forEach(item -> client.remove(item.getItemId()));
+        tidy();
         say("left: %d items", client.items().count());
+    }
+
+    /** Takes out what a tour puts in. */
+    private void tidy() {
+        for (String name : List.of("a", "bikes", "carphone", "twin")) {
+            client.remove(RemoveItemRequest.newBuilder().setItemId(name).setAllowMissing(true).build());
+        }
     }
 
     /** Items go in, with progress. */

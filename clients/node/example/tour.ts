@@ -5,8 +5,8 @@
  *     tour build/media             the tour
  *     tour build/media restart     waits for a line, then asks a server that may be away
  *
- * It finds the server as the command line does: MATCHCUT_SERVER, MATCHCUT_TENANT, MATCHCUT_TLS_CA,
- * MATCHCUT_CLIENT_TOKEN_FILE.
+ * It finds the server as the command line does, but for the tenant, which is "tour" unless MATCHCUT_TENANT names
+ * another: MATCHCUT_SERVER, MATCHCUT_TLS_CA, MATCHCUT_CLIENT_TOKEN_FILE.
  */
 
 import { readFileSync } from 'node:fs';
@@ -48,7 +48,7 @@ async function main(): Promise<void> {
 function connect(): Client {
   const { MATCHCUT_SERVER, MATCHCUT_TENANT, MATCHCUT_TLS_CA, MATCHCUT_CLIENT_TOKEN_FILE } = process.env;
   return new Client(MATCHCUT_SERVER ?? '127.0.0.1:7411', {
-    tenant: MATCHCUT_TENANT ?? '',
+    tenant: MATCHCUT_TENANT ?? 'tour',
     tls: MATCHCUT_TLS_CA,
     token: MATCHCUT_CLIENT_TOKEN_FILE && readFileSync(MATCHCUT_CLIENT_TOKEN_FILE, 'utf8').trim(),
     timeoutMs: 60_000,
@@ -56,9 +56,17 @@ function connect(): Client {
   });
 }
 
+/** Takes out what a tour puts in. */
+async function tidy(client: Client): Promise<void> {
+  for (const name of [...Object.keys(CLIPS), 'twin']) {
+    await client.remove(name, { allowMissing: true });
+  }
+}
+
 /** Everything once. */
 async function tour(client: Client, media: string): Promise<void> {
   console.log('health:', await client.health());
+  await tidy(client);
   await fill(client, media);
   await look(client);
   await ask(client, media);
@@ -66,9 +74,7 @@ async function tour(client: Client, media: string): Promise<void> {
   await follow(client);
   await fail(client, media);
   await stop(client, media);
-  for (const item of await all(client.items())) {
-    await client.remove(item.itemId);
-  }
+  await tidy(client);
   console.log(`left: ${(await all(client.items())).length} items`);
 }
 

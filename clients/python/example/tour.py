@@ -3,8 +3,8 @@
     python clients/python/example/tour.py build/media             the tour
     python clients/python/example/tour.py build/media restart     waits for a line, then asks a server that may be away
 
-It finds the server as the command line does: MATCHCUT_SERVER, MATCHCUT_TENANT, MATCHCUT_TLS_CA,
-MATCHCUT_CLIENT_TOKEN_FILE.
+It finds the server as the command line does, but for the tenant, which is "tour" unless MATCHCUT_TENANT names another:
+MATCHCUT_SERVER, MATCHCUT_TLS_CA, MATCHCUT_CLIENT_TOKEN_FILE.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from matchcut.client import Client, Error, Event, Ingested, NotFound, Ranking, R
 
 CLIPS = {"a": ["people"], "bikes": ["traffic", "outdoors"], "carphone": ["people", "traffic"]}
 HOUR_AGO = time.time() - 3600  # when things happened, in seconds since the Unix epoch
+OURS = (*CLIPS, "twin")  # all items that are put in here
 SIDE = 64  # of the frames that are made here
 
 
@@ -35,7 +36,7 @@ def connect() -> Client:
     token = os.environ.get("MATCHCUT_CLIENT_TOKEN_FILE")
     return Client(
         os.environ.get("MATCHCUT_SERVER", "127.0.0.1:7411"),
-        tenant=os.environ.get("MATCHCUT_TENANT", ""),
+        tenant=os.environ.get("MATCHCUT_TENANT", "tour"),
         tls=os.environ.get("MATCHCUT_TLS_CA"),
         token=Path(token).read_text().strip() if token else None,
         timeout=60,
@@ -46,6 +47,7 @@ def connect() -> Client:
 def tour(client: Client, media: Path) -> None:
     """Everything once."""
     print("health:", client.health())
+    tidy(client)
     fill(client, media)
     look(client)
     ask(client, media)
@@ -53,9 +55,14 @@ def tour(client: Client, media: Path) -> None:
     follow(client)
     fail(client, media)
     stop(client, media)
-    for item in list(client.items()):
-        client.remove(item.id)
+    tidy(client)
     print("left:", len(list(client.items())), "items")
+
+
+def tidy(client: Client) -> None:
+    """Takes out what a tour puts in."""
+    for name in OURS:
+        client.remove(name, missing_ok=True)
 
 
 def fill(client: Client, media: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable
 from itertools import pairwise
 from pathlib import Path
 
-from tour import CLIPS, HOUR_AGO, frames, outcome, show, show_user
+from tour import CLIPS, HOUR_AGO, OURS, frames, outcome, show, show_user
 
 from matchcut.client import AsyncClient, Error, Event, NotFound, Retry
 
@@ -26,7 +26,7 @@ def connect() -> AsyncClient:
     token = os.environ.get("MATCHCUT_CLIENT_TOKEN_FILE")
     return AsyncClient(
         os.environ.get("MATCHCUT_SERVER", "127.0.0.1:7411"),
-        tenant=os.environ.get("MATCHCUT_TENANT", ""),
+        tenant=os.environ.get("MATCHCUT_TENANT", "tour"),
         tls=os.environ.get("MATCHCUT_TLS_CA"),
         token=Path(token).read_text().strip() if token else None,
         timeout=60,
@@ -37,6 +37,7 @@ def connect() -> AsyncClient:
 async def tour(client: AsyncClient, media: Path) -> None:
     """Everything once."""
     print("health:", await client.health())
+    await tidy(client)
     await fill(client, media)
     await look(client)
     await ask(client, media)
@@ -44,9 +45,14 @@ async def tour(client: AsyncClient, media: Path) -> None:
     await follow(client)
     await fail(client, media)
     await stop(client, media)
-    for name in [item.id async for item in client.items()]:
-        await client.remove(name)
+    await tidy(client)
     print("left:", len([item async for item in client.items()]), "items")
+
+
+async def tidy(client: AsyncClient) -> None:
+    """Takes out what a tour puts in."""
+    for name in OURS:
+        await client.remove(name, missing_ok=True)
 
 
 async def fill(client: AsyncClient, media: Path) -> None:

@@ -3,8 +3,8 @@
 //	tour build/media             the tour
 //	tour build/media restart     waits for a line, then asks a server that may be away
 //
-// It finds the server as the command line does: MATCHCUT_SERVER, MATCHCUT_TENANT, MATCHCUT_TLS_CA,
-// MATCHCUT_CLIENT_TOKEN_FILE.
+// It finds the server as the command line does, but for the tenant, which is "tour" unless MATCHCUT_TENANT names another:
+// MATCHCUT_SERVER, MATCHCUT_TLS_CA, MATCHCUT_CLIENT_TOKEN_FILE.
 package main
 
 import (
@@ -54,6 +54,9 @@ func connect() *matchcut.Client {
 		Timeout: time.Minute,
 		Retry:   matchcut.Retry{Attempts: 30, Initial: 200 * time.Millisecond, Maximum: time.Second},
 	}
+	if options.Tenant == "" {
+		options.Tenant = "tour"
+	}
 	if authorities := os.Getenv("MATCHCUT_TLS_CA"); authorities != "" {
 		options.TLS = must(matchcut.TLS(authorities, "", ""))
 	}
@@ -66,6 +69,7 @@ func connect() *matchcut.Client {
 // tour is everything once.
 func (v visitor) tour() {
 	fmt.Println("health:", must(v.Health(v.ctx, "")))
+	v.tidy()
 	v.fill()
 	v.look()
 	v.ask()
@@ -73,10 +77,15 @@ func (v visitor) tour() {
 	v.follow()
 	v.fail()
 	v.stop()
-	for _, id := range v.ids(nil) {
-		must(v.Remove(v.ctx, &v1.RemoveItemRequest{ItemId: id}))
-	}
+	v.tidy()
 	fmt.Println("left:", len(v.ids(nil)), "items")
+}
+
+// tidy takes out what a tour puts in.
+func (v visitor) tidy() {
+	for _, id := range []string{"a", "bikes", "carphone", "twin"} {
+		must(v.Remove(v.ctx, &v1.RemoveItemRequest{ItemId: id, AllowMissing: true}))
+	}
 }
 
 // restart puts an item in, waits for a line on standard input, and asks for it: of a server that is being restarted.
