@@ -82,6 +82,39 @@ def test_a_leap_that_is_taken_back_is_forgotten() -> None:
     assert plausible() == clocks.wall - YEAR_US
 
 
+def test_a_further_leap_has_a_day_of_its_own() -> None:
+    clocks = Clocks()
+    plausible = clocks.plausible()
+    start = NOW_US - clocks.steady
+    clocks.wall += YEAR_US
+    plausible()
+    clocks.pass_by(GRACE_US - LEAP_US)
+    clocks.wall += 10 * YEAR_US
+    plausible()
+    clocks.pass_by(GRACE_US - 1)
+    assert plausible() == start + clocks.steady, "of the wall clock's time, nothing has stood for a day"
+    clocks.pass_by(1)
+    assert plausible() == clocks.wall
+
+
+@pytest.mark.skipif(not hasattr(time, "CLOCK_BOOTTIME"), reason="only Linux counts the time in which it slept")
+def test_a_machine_that_has_slept_has_not_leapt(monkeypatch: pytest.MonkeyPatch) -> None:
+    boot, wall = [5_000_000_000], [NOW_US]
+    asked: list[int] = []
+
+    def gettime(clock: int) -> int:
+        asked.append(clock)
+        return boot[0]
+
+    monkeypatch.setattr(time, "clock_gettime_ns", gettime)
+    plausible = Plausible(lambda: wall[0])
+    slept_us = 9 * LEAP_US
+    boot[0] += slept_us * 1000
+    wall[0] += slept_us
+    assert plausible() == wall[0]
+    assert set(asked) == {time.CLOCK_BOOTTIME}
+
+
 @pytest.mark.parametrize("back", [True, False])
 def test_the_log_keeps_events_through_a_jump(monkeypatch: pytest.MonkeyPatch, back: bool) -> None:
     for name in ("_FIRST_S", "_PERIOD_S", "_PACE_S"):

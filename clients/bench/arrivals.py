@@ -32,7 +32,8 @@ class Camera:
 class Arrivals:
     """A kind of schedule.
 
-    trace: of "trace": times in seconds, ascending from 0. camera: of "camera".
+    trace: of "trace": times in seconds, ascending from 0; it begins anew, a mean gap after its last time, where a run
+    lasts longer. camera: of "camera".
     """
 
     schedule: Schedule = "poisson"
@@ -85,7 +86,10 @@ class Arrivals:
 
     def _replayed(self, rate: float, seconds: float) -> Times:
         stretch = self.natural / rate
-        return array("d", (time * stretch for time in self.trace if time * stretch < seconds))
+        period = len(self.trace) / self.natural  # with the gap before it begins anew, so that the rate stays the same
+        rounds = math.ceil(seconds / (period * stretch))
+        times = ((turn * period + time) * stretch for turn in range(rounds) for time in self.trace)
+        return array("d", (time for time in times if time < seconds))
 
 
 def read_trace(path: Path) -> tuple[float, ...]:

@@ -68,9 +68,14 @@ class Point:
         """Answers of successes a second, over the runs."""
         return estimate([run.throughput for run in self.runs])
 
-    def latency(self, percent: float, kind: str = "") -> Estimate:
-        """A percentile of latency in seconds, over the runs; of one kind, or of all together."""
-        return estimate([(run.kinds[kind] if kind else run.all).latency.at(percent) for run in self.runs])
+    def latency(self, percent: float, kind: str = "") -> Estimate | None:
+        """A percentile of latency in seconds, over the runs that had successes; of one kind, or of all together.
+
+        None where there was no success at all: then there is no latency either.
+        """
+        found = [(run.kinds[kind] if kind else run.all).latency for run in self.runs]
+        values = [latencies.at(percent) for latencies in found if latencies.count]
+        return estimate(values) if values else None
 
     @property
     def invalid(self) -> list[str]:
@@ -115,6 +120,12 @@ class Report:
         counts = [count for point in self.points if (count := point.tally.all.latency.count)]
         if counts and min(counts) < verdict.FEW:
             found.append(f"a p99 here rests on {min(counts)} answers; from {verdict.FEW} on it rests on ten of them")
+        goal, lasts = self.campaign.goal, self.campaign.plan.seconds
+        if self.knee is not None and self.knee.rate and goal is not None and goal.most > self.campaign.within * lasts:
+            found.append(
+                f"a run of {lasts:g} s is short for {goal.text}: a queue that never stops growing may not get there, "
+                f"so the knee may be up to {goal.most / lasts:.0%} above what the server keeps up; give more --seconds"
+            )
         if self.campaign.target.local:
             found.append("the server is on this machine: the generator takes cores from it")
         return found
@@ -150,14 +161,18 @@ def carry_out(campaign: Campaign, shoot: Shot, told: Callable[[str], object] = l
     def measure(rate: float) -> Point:
         offered = campaign.plan.arrivals.offered(rate)
         point = Point(offered)
-        for turn in range(campaign.repeat):
-            of = f", {turn + 1} of {campaign.repeat}" if campaign.repeat > 1 else ""
-            told(f"{offered:g} a second{of}: {campaign.warmup:g} s to warm up, {measured:g} s measured")
-            run = shoot(offered, sum(len(each.runs) for each in report.points) + turn)
-            point.runs.append(run)
-            if run.partial:
-                break
-        report.points.append(point)
+        before = sum(len(each.runs) for each in report.points)
+        try:
+            for turn in range(campaign.repeat):
+                of = f", {turn + 1} of {campaign.repeat}" if campaign.repeat > 1 else ""
+                told(f"{offered:g} a second{of}: {campaign.warmup:g} s to warm up, {measured:g} s measured")
+                run = shoot(offered, before + turn)
+                point.runs.append(run)
+                if run.partial:
+                    break
+        finally:
+            if point.runs:  # Ctrl-C between two runs leaves those before
+                report.points.append(point)
         if point.runs[-1].partial:
             raise _Interrupted
         return point

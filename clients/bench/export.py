@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from matchcut.bench.campaign import Point, Report
+from matchcut.bench.confidence import Estimate
 from matchcut.bench.histogram import PERCENTILES
 from matchcut.bench.tally import Kind
 
@@ -60,7 +61,10 @@ def as_json(report: Report, about: About) -> dict[str, Any]:
 
 
 def as_csv(report: Report) -> str:
-    """A row for each rate, run and kind, and for all kinds together where there are several; times in milliseconds."""
+    """A row for each rate, run and kind, and for all kinds together where there are several.
+
+    Times are in milliseconds, and empty where there was no success.
+    """
     out = io.StringIO()
     names = [f"p{percent:g}_ms" for percent in PERCENTILES]
     columns = ["rate", "run", "kind", "planned", "sent", "ok", "late", "full", "unfinished", "errors", "throughput"]
@@ -74,6 +78,9 @@ def as_csv(report: Report) -> str:
                 kinds["all"] = run.all
             for name, kind in kinds.items():
                 latency, service = kind.latency.each(PERCENTILES), kind.service.each(PERCENTILES)
+                times = {"mean_ms": kind.latency.mean, "max_ms": kind.latency.most}
+                times |= {f"p{percent:g}_ms": value for percent, value in latency.items()}
+                times |= {f"service_p{percent:g}_ms": value for percent, value in service.items()}
                 writer.writerow(
                     {
                         **{column: getattr(kind, column) for column in ("planned", "sent", "ok", "late", "full")},
@@ -83,10 +90,7 @@ def as_csv(report: Report) -> str:
                         "unfinished": kind.unfinished,
                         "errors": " ".join(f"{status}={count}" for status, count in kind.errors.most_common()),
                         "throughput": f"{kind.latency.count / run.seconds if run.seconds else 0:.3f}",
-                        "mean_ms": f"{kind.latency.mean * 1e3:.3f}",
-                        "max_ms": f"{kind.latency.most * 1e3:.3f}",
-                        **{f"p{percent:g}_ms": f"{value * 1e3:.3f}" for percent, value in latency.items()},
-                        **{f"service_p{percent:g}_ms": f"{value * 1e3:.3f}" for percent, value in service.items()},
+                        **({column: f"{value * 1e3:.3f}" for column, value in times.items()} if kind.ok else {}),
                         "partial": int(run.partial),
                         "invalid": int(bool(point.invalid)),
                     }
@@ -99,12 +103,16 @@ def _point(report: Report, point: Point) -> dict[str, Any]:
     return {
         "rate": point.rate,
         "throughput": asdict(point.throughput),
-        "latency": {f"p{percent:g}": asdict(point.latency(percent)) for percent in SHOWN},
+        "latency": {f"p{percent:g}": _estimate(point.latency(percent)) for percent in SHOWN},
         "kinds": {name: _kind(kind) for name, kind in tally.kinds.items()},
         "invalid": point.invalid,
         "failures": point.failures(report.campaign.rules),
         "runs": [run.encoded() for run in point.runs],
     }
+
+
+def _estimate(value: Estimate | None) -> dict[str, Any] | None:
+    return None if value is None else asdict(value)
 
 
 def _kind(kind: Kind) -> dict[str, Any]:

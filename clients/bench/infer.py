@@ -21,6 +21,7 @@ __all__ = ["from_file", "from_metadata", "identity"]
 
 SERVICE = "/inference.GRPCInferenceService/"
 VARIETY = 16  # different requests; tensors may be large
+MOST = 256 << 20  # bytes of a request that is made up; more is a mistake in the shape
 WAIT = 10.0  # seconds to wait for metadata
 # The protocol's names of data types, as arrays have them. BYTES is apart, BF16 is the upper half of FP32.
 DTYPES = {
@@ -53,6 +54,9 @@ def from_metadata(
     wanted = {each.name: given.pop(each.name) if each.name in given else _shape(each, batch) for each in told.inputs}
     if given:
         raise BadInput(f"model {name!r} has no input {next(iter(given))!r}; it has {', '.join(wanted)}")
+    size = sum(prod(wanted[each.name]) * _bytes(each.datatype) for each in told.inputs)
+    if size > MOST:
+        raise BadInput(f"a request of {size >> 20} MiB is too large to make up; lower --batch or --shape")
     source = np.random.default_rng(seed)
     requests = []
     for _ in range(VARIETY):
@@ -134,6 +138,11 @@ def _shape(tensor: pb.ModelMetadataResponse.TensorMetadata, batch: int) -> list[
         dims = ",".join("?" if size < 0 else str(size) for size in shape)
         raise BadInput(f"input {tensor.name!r} has dimensions that are not fixed; give --shape {tensor.name}={dims}")
     return shape
+
+
+def _bytes(datatype: str) -> int:
+    """How many a value takes; the most there are where that is not known yet."""
+    return 20 if datatype == "BYTES" else np.dtype(DTYPES.get(datatype, np.float64)).itemsize
 
 
 def _values(datatype: str, count: int, source: np.random.Generator) -> bytes:

@@ -9,6 +9,7 @@ from matchcut.bench.campaign import Point, Report
 from matchcut.bench.confidence import Estimate
 from matchcut.bench.export import About
 from matchcut.bench.goal import Knee
+from matchcut.bench.histogram import Durations
 from matchcut.bench.svg import Axis, Line, chart
 
 __all__ = ["as_html"]
@@ -88,7 +89,7 @@ def _knee(report: Report, knee: Knee) -> str:
 def _against_load(report: Report) -> str:
     points = _by_rate(report.points)
     lines = [
-        Line(name, [(point.rate, point.latency(percent).mean * 1e3) for point in points if point.tally.all.ok])
+        Line(name, [(point.rate, found.mean * 1e3) for point in points if (found := point.latency(percent))])
         for name, percent in (("p50", 50.0), ("p95", 95.0), ("p99", 99.0))
     ]
     knee, goal = report.knee, report.campaign.goal
@@ -104,7 +105,7 @@ def _points(points: Sequence[Point]) -> str:
         tally = point.tally.all
         rates = [f"{point.rate:g}", _estimate(point.throughput)]
         cells = [_estimate(point.latency(percent), 1e3) for percent in (50.0, 95.0, 99.0, 99.9, 100.0)]
-        rows.append([*rates, *cells, _ms(tally.service.at(99)), "INVALID" if point.invalid else ""])
+        rows.append([*rates, *cells, _at(tally.service, 99), "INVALID" if point.invalid else ""])
     note = "<p class=note>± is half of the 95 % confidence interval over the repetitions.</p>"
     return _table([*headings, ""], rows) + (note if any(len(point.runs) > 1 for point in points) else "")
 
@@ -135,8 +136,8 @@ def _kinds(points: Sequence[Point]) -> str:
     for point in points:
         for name, kind in point.tally.kinds.items():
             counts = [str(kind.planned), str(kind.ok), str(kind.errors.total()), str(kind.missed)]
-            times = [_ms(kind.latency.at(50)), _ms(kind.latency.at(99))]
-            served = [_ms(kind.service.at(50)), _ms(kind.service.at(99))]
+            times = [_at(kind.latency, 50), _at(kind.latency, 99)]
+            served = [_at(kind.service, 50), _at(kind.service, 99)]
             dropped = f"{kind.dropped} of {kind.frames} frames dropped by the server" if kind.frames else ""
             rows.append([name, f"{point.rate:g}", *counts, *times, *served, dropped])
     return _table([*headings, ""], rows)
@@ -235,9 +236,16 @@ def _about(report: Report, about: About) -> list[list[str]]:
     return [[name, value] for name, value in {**settings, **about.facts}.items()]
 
 
-def _estimate(value: Estimate, factor: float = 1.0) -> str:
+def _estimate(value: Estimate | None, factor: float = 1.0) -> str:
+    if value is None:
+        return "-"
     half = "" if value.half is None else f" ± {value.half * factor:.3g}"
     return f"{value.mean * factor:.4g}{half}"
+
+
+def _at(times: Durations, percent: float) -> str:
+    """A percentile in milliseconds; where there was no success there is none."""
+    return _ms(times.at(percent)) if times.count else "-"
 
 
 def _ms(seconds: float) -> str:

@@ -83,6 +83,8 @@ def mix(text: str, known: Sequence[str]) -> Mix:
             weights[name] = math.nan
         if not 0 < weights[name] < math.inf:
             raise BadInput(f"the weight {weight!r} of {name} is not a number above zero")
+    if sum(weights.values()) == math.inf:
+        raise BadInput(f"the weights in {text!r} add up to more than a number can hold; give smaller ones")
     return Mix(weights)
 
 

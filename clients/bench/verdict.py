@@ -45,9 +45,11 @@ def invalid(tally: Tally) -> list[str]:
 
 
 def failures(tally: Tally, rules: Rules) -> str:
-    """What share of the requests had no success, where that is more than allowed; else ""."""
+    """What share of the requests had no success, where that is more than allowed, or that there were none; else ""."""
     everything = tally.all
-    if not everything.planned or everything.bad <= rules.errors * everything.planned:
+    if not everything.planned:
+        return "" if tally.partial else "nothing was measured: no request was planned after the warm-up"
+    if everything.bad <= rules.errors * everything.planned:
         return ""
     return f"{everything.bad} of {everything.planned} planned requests had no success ({_why(everything)})"
 

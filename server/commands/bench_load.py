@@ -68,7 +68,9 @@ def add_arguments(load: argparse.ArgumentParser) -> None:
         choices=("constant", "poisson", "trace", "camera"),
         help="[default: poisson; with --trace: trace; with --streams: camera]",
     )
-    when.add_argument("--trace", type=Path, metavar="FILE", help="times in seconds, one a line; scaled to --rate")
+    when.add_argument(
+        "--trace", type=Path, metavar="FILE", help="times in s, one a line; scaled to --rate and repeated"
+    )
     when.add_argument("--streams", type=at_least_1, metavar="N", help="cameras, each with --fps, instead of --rate")
     when.add_argument("--jitter", type=from_zero, default=0.002, help="deviation of frames' times, s [default: 0.002]")
     when.add_argument("--seconds", type=positive, default=10.0, help="measured for [default: 10]")

@@ -51,6 +51,8 @@ def measured(arguments: argparse.Namespace) -> int:
         raise BadInput(f"the goal {aim.text} is about {aim.kind}, which is not among the requests: {mixed}")
     if aim is not None and arguments.rates:
         raise BadInput("--rates and --find-knee exclude each other; --rate is where the search begins")
+    for path in (arguments.csv, arguments.html):
+        _writable(path)
     identity = infer.identity(target)  # which needs an answer
     about = About(shlex.join(["matchcut", *sys.argv[1:]]), identity, environment.facts())
     with _prepared(arguments, target, mixed) as (prepared, created):
@@ -186,6 +188,15 @@ def _tell(arguments: argparse.Namespace, report: Report, about: About) -> None:
         arguments.csv.write_text(as_csv(report), encoding="utf-8")
     if arguments.html:
         arguments.html.write_text(as_html(report, about), encoding="utf-8")
+
+
+def _writable(path: Path | None) -> None:
+    """Raises OSError where a file cannot be written: before anything is measured, which may take hours."""
+    if path is not None:
+        there = path.exists()
+        path.open("ab").close()
+        if not there:
+            path.unlink()
 
 
 def _code(report: Report) -> int:

@@ -47,7 +47,8 @@ def _kinds(report: Report) -> Iterator[list[str]]:
         for name, kind in point.tally.kinds.items():
             times = [kind.latency.at(percent) for percent in (50.0, 95.0, 99.0)]
             times += [kind.service.at(50.0), kind.service.at(99.0)]
-            yield [f"{point.rate:g}", name, str(kind.planned), str(kind.ok), *(f"{time * 1e3:.4g}" for time in times)]
+            shown = [f"{time * 1e3:.4g}" if kind.ok else "-" for time in times]
+            yield [f"{point.rate:g}", name, str(kind.planned), str(kind.ok), *shown]
 
 
 def _stages(point: Point) -> Iterator[list[str]]:
@@ -89,7 +90,9 @@ def _lines(report: Report) -> Iterator[str]:
         yield "interrupted: these figures are partial"
 
 
-def _estimate(value: Estimate, factor: float = 1.0) -> str:
+def _estimate(value: Estimate | None, factor: float = 1.0) -> str:
+    if value is None:
+        return "-"  # no success, so no latency
     half = "" if value.half is None else f" ± {_short(value.half * factor, 2)}"
     return f"{_short(value.mean * factor, 4)}{half}"
 

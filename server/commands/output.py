@@ -80,7 +80,10 @@ def print_ranking(ranking: Ranking, title: str) -> None:
     ]
     console.print(table(title, columns, rows))
     if not ranking.matches:
-        console.print("no item is eligible: the catalogue is empty, or the filters leave nothing")
+        console.print(
+            "no item is eligible: the catalogue is empty, the filters leave nothing, or its items were put in with "
+            "another encoder (the server's log says so when it starts)"
+        )
     if ranking.report is not None:
         print_report(ranking.report)
     print_times(ranking.times, ranking.encoder)

@@ -132,7 +132,8 @@ def show(ranking: UserRanking, title: str, *, explain: bool) -> None:
         console.print("diversity, caps and exploration decide the order beside the score: see --mmr-lambda, --cap")
     if not ranking.matches:
         console.print(
-            "no item is eligible: the catalogue is empty, the user knows all of it, or the filters leave nothing"
+            "no item is eligible: the catalogue is empty, the user knows all of it, the filters leave nothing, or its "
+            "items were put in with another encoder (the server's log says so when it starts)"
         )
     console.print(made_of(ranking), highlight=False, markup=False)
     if ranking.report is not None:

@@ -81,9 +81,10 @@ def warn_of_others(catalog: Catalog, encoder: EncoderIdentity) -> None:
     """Warns where the catalogue holds what the encoder cannot be compared with."""
     found, own = catalog.readiness(encoder), catalog.own
     if found.ready < found.items:
-        owned = f"; the catalogue is {own.name!r}'s" if own is not None and own.digest != encoder.digest else ""
+        foreign = own is not None and own.digest != encoder.digest
+        owned = f"; the catalogue is {own.name!r}'s, version {own.version}" if own is not None and foreign else ""
         log.warning(
-            "%d of %d items have vectors of other encoders than %r and are not ranked with its own%s: put them in "
-            "again, or run the encoder that made them, and this one as --next-encoder with `matchcut reindex`",
-            *(found.items - found.ready, found.items, encoder.name, owned),
+            "%d of %d items have vectors of other encoders than %r, version %s, and are not ranked with its own%s: put "
+            "them in again, or run the encoder that made them, and this one as --next-encoder with `matchcut reindex`",
+            *(found.items - found.ready, found.items, encoder.name, encoder.version, owned),
         )

@@ -80,9 +80,23 @@ def test_a_trace_is_read_sorted_and_scaled(tmp_path: Path) -> None:
     assert trace == (0.0, 1.0, 2.5, 4.0)
     arrivals = Arrivals("trace", trace)
     assert arrivals.natural == 0.75
-    assert arrivals.times(0.75, 100, seed=1).tolist() == [0.0, 1.0, 2.5, 4.0]
-    assert arrivals.times(1.5, 100, seed=1).tolist() == [0.0, 0.5, 1.25, 2.0]  # twice as fast
+    assert arrivals.times(0.75, 5, seed=1).tolist() == [0.0, 1.0, 2.5, 4.0]
+    assert arrivals.times(1.5, 2.5, seed=1).tolist() == [0.0, 0.5, 1.25, 2.0]  # twice as fast
     assert arrivals.times(0.75, 2.5, seed=1).tolist() == [0.0, 1.0]
+
+
+@given(
+    trace=st.lists(st.floats(0.001, 1000), min_size=1, max_size=9).map(lambda found: (0.0, *sorted(found))),
+    rate=st.floats(0.1, 500),
+)
+def test_a_trace_that_is_too_short_begins_anew_at_the_same_rate(trace: tuple[float, ...], rate: float) -> None:
+    seconds = 7.5 * len(trace) / rate
+    times = Arrivals("trace", trace).times(rate, seconds, seed=1)
+    assert times.tolist() == sorted(times)
+    assert 7 * len(trace) <= len(times) <= 8 * len(trace)
+    round_trip = len(trace) / rate
+    for first, again in zip(times, times[len(trace) :], strict=False):
+        assert again - first == pytest.approx(round_trip, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,10 @@ def test_each_rate_is_run_as_often_as_asked_with_runs_numbered_apart() -> None:
     report = carry_out(campaign(rates=(10.0, 20.0), repeat=3), shoot, told.append)
     assert asked == [(10, 0), (10, 1), (10, 2), (20, 3), (20, 4), (20, 5)]
     first, second = report.points
-    assert first.latency(50).mean == pytest.approx(0.02, rel=1e-3)
-    assert first.latency(50).half == pytest.approx(4.303 * 0.01 / 3**0.5, rel=0.01)
+    half = first.latency(50)
+    assert half is not None
+    assert half.mean == pytest.approx(0.02, rel=1e-3)
+    assert half.half == pytest.approx(4.303 * 0.01 / 3**0.5, rel=0.01)
     assert first.throughput.mean == 100
     assert second.tally.all.planned == 3000
     assert [report.invalid, report.failed, report.partial, report.gone] == [False] * 4
@@ -140,6 +142,47 @@ def test_an_interruption_keeps_what_there_is() -> None:
     assert report.partial
     with pytest.raises(KeyboardInterrupt):
         carry_out(campaign(), lambda rate, number: interrupted(rate, 1))
+
+
+def test_an_interruption_between_two_repetitions_keeps_those_before() -> None:
+    def shoot(rate: float, number: int) -> Tally:
+        if number == 2:
+            raise KeyboardInterrupt
+        return ran(0.01)
+
+    report = carry_out(campaign(repeat=5), shoot)
+    assert [len(point.runs) for point in report.points] == [2]
+    assert report.partial
+
+
+def test_a_run_in_which_nothing_was_planned_is_no_success() -> None:
+    report = carry_out(campaign(), lambda rate, number: Tally(kinds={"query": Kind()}, seconds=10))
+    assert report.failed
+    assert "nothing was measured" in as_html(report, About("x"))
+    stopped = carry_out(campaign(), lambda rate, number: Tally(kinds={"query": Kind()}, partial=True))
+    assert not stopped.failed
+
+
+def test_where_nothing_succeeded_there_is_no_latency() -> None:
+    runs = [ran(0.01, errors=1000), ran(0.02)]
+    report = carry_out(campaign(repeat=2), lambda rate, number: runs[number])
+    known = report.points[0].latency(99)
+    assert known is not None
+    assert known.mean == pytest.approx(0.02, rel=1e-3), "a run without a success must not count as one of 0 ms"
+    failed = carry_out(campaign(), lambda rate, number: runs[0])
+    assert failed.points[0].latency(99) is None
+    assert json.loads(json.dumps(as_json(failed, About("x"))))["points"][0]["latency"]["p99"] is None
+    (row,) = csv.DictReader(io.StringIO(as_csv(failed)))
+    assert (row["ok"], row["p99_ms"], row["service_p99_ms"], row["max_ms"]) == ("0", "", "", "")
+    assert "<td>-</td>" in as_html(failed, About("x"))
+
+
+@pytest.mark.parametrize(("aim", "said"), [("p99<3s", True), ("p99<50ms", False)])
+def test_a_knee_of_runs_that_are_short_for_its_goal_is_remarked(aim: str, said: bool) -> None:
+    report = carry_out(campaign(goal=goal(aim), highest=20.0), lambda rate, number: ran(0.01))
+    assert report.knee is not None
+    assert report.knee.rate == 20
+    assert any("may be up to 25% above what the server keeps up" in text for text in report.remarks) == said
 
 
 def test_a_server_that_dies_is_noticed() -> None:

@@ -188,6 +188,26 @@ def test_without_the_library_it_says_what_to_install() -> None:
     assert "needs hdrhistogram; install it with: pip install 'matchcut[load]'" in ended.stderr
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(
+    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept, fresh = tmp_path / "kept.csv", tmp_path / "fresh.csv"
+    kept.write_text("of another run")
+    for path in (kept, fresh):
+        assert load(server, "--csv", str(path), "--html", str(tmp_path)) == 2
+    assert "Is a directory" in capsys.readouterr().err
+    assert kept.read_text() == "of another run"
+    assert not fresh.exists()
+    assert not server.calls
+
+
+def test_a_table_has_no_latency_where_nothing_succeeded(server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.on("Recommend", FakeServer.fails(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy"))
+    assert load(server, "--rate", "20") == 1
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("│   20 │")]
+    assert [cell.strip() for cell in row.split("│")[3:7]] == ["-"] * 4
+
+
 def test_ctrl_c_gives_what_there_is(server: FakeServer, tmp_path: Path) -> None:
     page = tmp_path / "load.html"
     command = [sys.executable, "-m", "matchcut.server", "bench", "load", "--server", server.target, "--json"]

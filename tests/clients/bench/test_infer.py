@@ -95,6 +95,8 @@ def test_free_dimensions_are_the_batch_or_given(target: Target) -> None:
         ("none", {}, "tells no inputs of model 'none'; give a request with --input"),
         ("odd", {}, "how to make up 'FP8'"),
         ("free", {"pixel": (1,)}, "has no input 'pixel'; it has pixels"),
+        ("free", {"pixels": (10**12,)}, "MiB is too large to make up; lower --batch or --shape"),
+        ("text", {"words": (10**12,)}, "MiB is too large to make up"),
     ],
 )
 def test_models_that_leave_open_what_to_send(target: Target, model: str, shapes: Any, said: str) -> None:

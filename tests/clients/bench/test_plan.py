@@ -36,6 +36,7 @@ def test_a_mix_is_read() -> None:
         ("query=inf", "weight 'inf'"),
         ("query=much", "weight 'much'"),
         ("query=", "weight ''"),
+        ("query=1.5e308,events=1.5e308", "add up to more than a number can hold"),
     ],
 )
 def test_what_is_no_mix(text: str, said: str) -> None:
