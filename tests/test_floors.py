@@ -77,6 +77,7 @@ WIRE = {"grpc", "grpc_health", "grpc_reflection", "grpc_status", "grpc_tools", "
 TRITON_MAY = ("kernels/compile/", "kernels/gpu/", "tests/")
 BENCH_MAY = {"google", "grpc", "hdrh", "numpy"}
 CLIENT_MAY = {"grpc", "grpc_health", "grpc_status", "google"}  # beside the standard library
+ENVIRONMENT = ("server/config.py", "server/__init__.py")  # one reads it, the other keeps libraries from telling of it
 EXAMPLES = "clients/python/example/"  # programs as users write them, which may import each other
 FOLDERS = {"server": "matchcut.server", "kernels": "matchcut.kernels", "clients": "matchcut.client"}
 
@@ -117,7 +118,7 @@ def faults(path: str, source: str) -> Iterator[str]:
         yield f"{path} has more than {LONGEST} lines: split it by responsibility"
     if parts[0] == "server" and parts[-1] == "types":
         yield f"{path} shadows a module of the standard library: name it otherwise"
-    if path != "server/config.py" and not path.startswith(EXAMPLES) and _reads_environment(source):
+    if path not in ENVIRONMENT and not path.startswith(EXAMPLES) and _reads_environment(source):
         yield f"{path} reads the environment: declare an option in server/config.py instead"
     inside = ".".join([FOLDERS.get(parts[0], "tests"), *(part for part in parts[1:] if part != "__init__")])
     package = inside if parts[-1] == "__init__" else inside.rpartition(".")[0]

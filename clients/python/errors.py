@@ -138,7 +138,8 @@ def from_rpc(rpc: Any) -> Error:
             case details.BadRequest() if detail.field_violations:
                 field = detail.field_violations[0].field
             case details.RetryInfo():
-                retry_after = detail.retry_delay.ToTimedelta().total_seconds()
+                delay = detail.retry_delay  # its own conversion fails where it is beyond what a timedelta holds
+                retry_after = max(0.0, delay.seconds + delay.nanos / 1e9)
     kind = _BY_CODE.get(code, ServerError)
     return kind(message, code=code, reason=reason, field=field, retry_after=retry_after)
 

@@ -15,7 +15,7 @@ from matchcut.client.options import CallOptions, LiveOptions, QueryOptions
 from matchcut.client.packing import FramePacker, Outgoing, Packer, PixelFormat, clip_chunks, pack_picture
 from matchcut.client.results import Encoder, Ranking
 from matchcut.client.retry import READ
-from matchcut.client.session import Session
+from matchcut.client.session import Session, seconds
 from matchcut.client.sources import ContainerSource, Source, container
 from matchcut.v1 import media_pb2, recommender_pb2
 
@@ -150,5 +150,5 @@ def _live_header(session: Session, options: Mapping[str, Any], **form: Any) -> r
 
 
 def _live(outgoing: Outgoing[Any], options: Mapping[str, Any]) -> Live[Ranking]:
-    timeout = options.get("timeout")
+    timeout = seconds(options.get("timeout"))
     return Live(method="recommender.RecommendLive", outgoing=outgoing, read=Ranking.of, timeout=timeout)

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2_grpc
 from matchcut.client.retry import Retry
 from matchcut.v1 import catalog_pb2_grpc, events_pb2_grpc, recommender_pb2_grpc
 
-__all__ = ["Session", "Stubs"]
+__all__ = ["Session", "Stubs", "seconds"]
 
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),  # a page of items with attributes, an item with vectors
@@ -53,6 +53,9 @@ class Session:
         certificate: paths of this client's own PEM certificate chain and key, where the server asks for one.
         timeout: seconds that a call may take, its retries included; None: no bound. Live calls have none of this.
         retry: when to send a failed call again; None: never.
+
+    Raises:
+        ValueError: a certificate without `tls`; a token that is no printable ASCII; a timeout that is not above 0.
     """
 
     def __init__(
@@ -68,8 +71,10 @@ class Session:
     ) -> None:
         self.target = target
         self.tenant = tenant
-        self.timeout = timeout
+        self.timeout = seconds(timeout)
         self.retry = retry or Retry(attempts=1)
+        if token and not (token.isascii() and token.isprintable()):
+            raise ValueError("the token has characters that no header may have, such as the end of a line")
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._credentials = _credentials(tls, certificate)
         self._connect()
@@ -81,9 +86,8 @@ class Session:
         """Opens the channel, unless the first call does."""
 
     def timeout_of(self, options: Mapping[str, Any]) -> float | None:
-        """A call's own timeout where it has one, else the client's."""
-        timeout: float | None = options.get("timeout", self.timeout)
-        return timeout
+        """A call's own timeout where it has one, else the client's. ValueError where it is not above 0."""
+        return seconds(options.get("timeout", self.timeout))
 
     def _open(self, library: ModuleType) -> Any:
         """A new channel of `library`: grpc or grpc.aio."""
@@ -100,6 +104,15 @@ class Session:
         if stubs is None:
             raise RuntimeError("this client is closed: make a new one")
         return attrgetter(method)(stubs)(*message, timeout=timeout, metadata=self._metadata)
+
+
+def seconds(timeout: float | None) -> float | None:
+    """A timeout as gRPC takes it: None where there is no bound, or one beyond a century. ValueError if not above 0."""
+    if timeout is None or timeout > 100 * 365 * 86400:
+        return None
+    if not timeout > 0:
+        raise ValueError(f"a timeout is a number of seconds above 0, not {timeout}; None is no bound")
+    return timeout
 
 
 def _credentials(

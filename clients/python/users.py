@@ -19,7 +19,7 @@ from matchcut.client.packing import FramePacker, Outgoing, Packer, PixelFormat, 
 from matchcut.client.recommender import of_items, of_vector
 from matchcut.client.results import Encoder
 from matchcut.client.retry import READ, REFUSED
-from matchcut.client.session import Session
+from matchcut.client.session import Session, seconds
 from matchcut.client.sources import ContainerSource, Source, container
 from matchcut.client.user_results import Event, EventCounts, Receipt, Recorded, UserRanking
 from matchcut.v1 import events_pb2, media_pb2, recommender_pb2
@@ -171,7 +171,7 @@ def recommend_live_for(
     else:
         outgoing = Outgoing(Packer(request, lambda: header, clip_chunks), tuple)
     media = frames is not None or pictures is not None or clip is not None
-    return Dialogue("recommender.RecommendForUserLive", outgoing, media, options.get("timeout"))
+    return Dialogue("recommender.RecommendForUserLive", outgoing, media, seconds(options.get("timeout")))
 
 
 def _with_clip(

@@ -31,6 +31,37 @@ from matchcut.v1 import catalog_pb2
 Status = grpc.StatusCode
 
 
+@pytest.mark.parametrize("token", ["two\nlines", "trailing\n", "caf\u00e9", "nul\0"])
+def test_a_token_that_no_header_may_have_is_refused_unsaid(make: Any, token: str) -> None:
+    with pytest.raises(ValueError, match="the token has characters") as caught:
+        make("localhost:1", token=token)
+    assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+def test_a_timeout_is_above_zero(make: Any, client: Any, timeout: float) -> None:
+    with pytest.raises(ValueError, match="above 0"):
+        make("localhost:1", timeout=timeout)
+    with pytest.raises(ValueError, match="above 0"):
+        client.get("a", timeout=timeout)
+    with pytest.raises(ValueError, match="above 0"):
+        list(client.live(b"x", timeout=timeout))
+
+
+@pytest.mark.parametrize("timeout", [1e300, float("inf")])
+def test_a_timeout_without_end_is_no_bound(client: Any, timeout: float) -> None:
+    assert client.get("a", timeout=timeout).item.id == "a"
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(-10_000 * 365 * 86400, 0.0), (10**17, 1e17)])
+def test_a_wish_beyond_all_measure(client: Any, server: Any, seconds: int, told: float) -> None:
+    info = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=seconds))
+    server.on("RemoveItem", server.fails(Status.UNAVAILABLE, "Not now.", info))
+    with pytest.raises(Unavailable) as caught:
+        client.remove("a")
+    assert caught.value.retry_after == told
+
+
 class Oops(Exception):
     """What the callers' own code raises here."""
 
