@@ -3,6 +3,7 @@ package matchcut
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc"
@@ -54,6 +55,11 @@ type Client struct {
 // Dial makes a client of the server at target, host:port or any name that gRPC resolves. It does not wait for the
 // connection: the first call does.
 func Dial(target string, options Options) (*Client, error) {
+	for _, char := range []byte(options.Token) {
+		if char < ' ' || char > '~' {
+			return nil, errors.New("matchcut: the token has bytes that no header may have, such as the end of a line")
+		}
+	}
 	retry := options.Retry.filled()
 	reconnect := backoff.Config{ // in the rhythm of the tries; with gRPC's own, tries would meet no new connection
 		BaseDelay: retry.Initial, Multiplier: retry.Multiplier, Jitter: 0.2, MaxDelay: retry.Maximum,

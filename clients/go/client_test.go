@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -81,6 +82,14 @@ func TestEachMethodIsTriedAgainAsFarAsThatIsSafe(t *testing.T) {
 	want(t, err, ErrUnavailable)
 	if got := tries["/matchcut.v1.Catalog/SwitchEncoder"]; got != 1+4 {
 		t.Errorf("a dry run: %d tries", got-1)
+	}
+}
+
+func TestATokenThatNoHeaderMayHaveIsRefusedUnsaid(t *testing.T) {
+	for _, token := range []string{"two\nlines", "trailing\n", "caf\u00e9", "nul\x00"} {
+		if _, err := Dial("localhost:1", Options{Token: token}); err == nil || strings.Contains(err.Error(), token) {
+			t.Errorf("%q: %v", token, err)
+		}
 	}
 }
 

@@ -127,7 +127,10 @@ func fromRPC(err error) error {
 				failed.Field = fields[0].GetField()
 			}
 		case *errdetails.RetryInfo:
-			failed.RetryAfter, failed.wished = detail.GetRetryDelay().AsDuration(), true
+			failed.RetryAfter, failed.wished = detail.GetRetryDelay().AsDuration(), true // which no wish overflows
+			if failed.RetryAfter < 0 {
+				failed.RetryAfter = 0
+			}
 		}
 	}
 	return failed

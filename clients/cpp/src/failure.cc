@@ -1,5 +1,6 @@
 #include "failure.h"
 
+#include <algorithm>
 #include <array>
 
 #include "matchcut/error.h"
@@ -29,7 +30,8 @@ void add(Error::Facts& facts, const std::string& details) {
       facts.field = request.field_violations(0).field();
     } else if (unpack(packed, "RetryInfo", retry)) {
       const auto& delay = retry.retry_delay();
-      facts.retry_after = std::chrono::seconds(delay.seconds()) + std::chrono::nanoseconds(delay.nanos());
+      const auto wish = static_cast<double>(delay.seconds()) + delay.nanos() / 1e9;
+      facts.retry_after = Seconds(std::max(0.0, wish));  // in floating point, which no wish overflows
     }
   }
 }

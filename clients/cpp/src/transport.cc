@@ -5,11 +5,13 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/impl/codegen/proto_utils.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <fstream>
 #include <iterator>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
 
 #include "failure.h"
 
@@ -201,6 +203,11 @@ Transport::Transport(const std::string& target, const ClientOptions& options) {
   arguments.SetMaxReceiveMessageSize(kMaxMessage);
   arguments.SetMaxSendMessageSize(kMaxMessage);
   auto channel = grpc::CreateCustomChannel(target, credentials(options.tls), arguments);
+  // gRPC ends the process over any other, and prints the token.
+  const auto sendable = [](char c) { return c >= ' ' && c <= '~'; };
+  if (!std::all_of(options.token.begin(), options.token.end(), sendable)) {
+    throw std::invalid_argument("the token has bytes that no header may have, such as the end of a line");
+  }
   auto authorization = options.token.empty() ? "" : "Bearer " + options.token;
   channel_ = std::make_shared<Channel>(std::move(authorization), Stub(std::move(channel)));
 }

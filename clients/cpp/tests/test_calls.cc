@@ -37,6 +37,18 @@ TEST(an_upload_has_a_header_chunks_and_an_end) {
   CHECK(reply.segment_count() == 7 && told.size() == 4 && told.back() == 1'000'000);
 }
 
+TEST(a_token_that_no_header_may_have_is_refused_unsaid) {
+  for (const std::string token : {"two\nlines", "trailing\n", "caf\xc3\xa9"}) {
+    std::string told;
+    try {
+      const Client client("localhost:1", {.token = token});
+    } catch (const std::invalid_argument& error) {
+      told = error.what();
+    }
+    CHECK(!told.empty() && told.find(token) == std::string::npos);
+  }
+}
+
 TEST(an_early_answer_ends_the_upload) {
   Server server;
   server.ingest = [](ServerContext&, Uploads& reader, v1::IngestResponse& reply) {

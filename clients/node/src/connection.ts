@@ -31,6 +31,19 @@ export interface Exchange<Request, Reply> {
   cancel(): void;
 }
 
+const CENTURY_MS = 100 * 365 * 86_400_000;
+
+/** A timeout in milliseconds; Infinity where there is no bound, or one beyond a century, which gRPC does not take. */
+function bounded(timeoutMs: number | undefined, otherwise: number): number {
+  if (timeoutMs === undefined) {
+    return otherwise;
+  }
+  if (typeof timeoutMs !== 'number' || !(timeoutMs > 0)) {
+    throw new TypeError(`timeoutMs is a number of milliseconds above 0, not ${String(timeoutMs)}`);
+  }
+  return timeoutMs > CENTURY_MS ? Infinity : timeoutMs;
+}
+
 /** Where the server is, who is calling, and the calls' defaults. */
 export class Connection {
   readonly #channel: Channel;
@@ -42,8 +55,11 @@ export class Connection {
 
   constructor(target: string, options: ConnectOptions) {
     this.#retry = { ...DEFAULT_RETRY, ...options.retry };
-    this.#timeoutMs = options.timeoutMs ?? Infinity;
+    this.#timeoutMs = bounded(options.timeoutMs, Infinity);
     if (options.token) {
+      if (!/^[ -~]*$/.test(options.token)) {
+        throw new TypeError('the token has characters that no header may have, such as the end of a line');
+      }
       this.#metadata.set('authorization', `Bearer ${options.token}`);
     }
     this.#channel = new Channel(target, credentialsOf(options), {
@@ -69,7 +85,7 @@ export class Connection {
     repeatable: Repeatable,
     attempt: (limits: Limits) => Promise<Reply>,
   ): Promise<Reply> {
-    const attempts = new Attempts(this.#retry, repeatable, options.timeoutMs ?? this.#timeoutMs);
+    const attempts = new Attempts(this.#retry, repeatable, bounded(options.timeoutMs, this.#timeoutMs));
     const { signal, leave } = this.#enter(options.signal);
     try {
       for (;;) {
@@ -191,7 +207,7 @@ export class Connection {
   /** The limits of a call that goes on, which has no timeout but its own. `leave` is called when it is over. */
   enter(options: CallOptions): { limits: Limits; leave: () => void } {
     const { signal, leave } = this.#enter(options.signal);
-    return { limits: { signal, deadline: Date.now() + (options.timeoutMs ?? Infinity) }, leave };
+    return { limits: { signal, deadline: Date.now() + bounded(options.timeoutMs, Infinity) }, leave };
   }
 
   /** A signal of this call's own: it follows the caller's, and the closing of the client. */

@@ -130,7 +130,7 @@ function detailsIn(trailers: Metadata): Partial<ErrorFields> {
             break;
           case 'google.rpc.RetryInfo': {
             const delay = rpc.RetryInfo.deserialize(value).retryDelay;
-            found.retryAfterMs = delay ? delay.seconds * 1e3 + delay.nanos / 1e6 : 0;
+            found.retryAfterMs = delay ? Math.max(0, delay.seconds * 1e3 + delay.nanos / 1e6) : 0;
           }
         }
       }

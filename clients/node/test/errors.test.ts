@@ -58,3 +58,23 @@ test("what is no failed call stays what it is", () => {
   const own = new RangeError('mine');
   assert.equal(errorFrom(own), own);
 });
+
+test('a token that no header may have is refused unsaid', () => {
+  for (const token of ['two\nlines', 'trailing\n', 'caf\u00e9', 'nul\0']) {
+    assert.throws(
+      () => new matchcut.Client('localhost:1', { token }),
+      (error) => error instanceof TypeError && !error.message.includes(token),
+    );
+  }
+});
+
+test('a timeout is above zero', async () => {
+  for (const timeoutMs of [0, -1, NaN, '5' as unknown as number]) {
+    assert.throws(() => new matchcut.Client('localhost:1', { timeoutMs }), TypeError);
+    const client = new matchcut.Client('localhost:1');
+    await assert.rejects(client.get('a', { timeoutMs }), TypeError);
+    await assert.rejects(client.live(Buffer.from('x'), { timeoutMs }).next(), TypeError);
+    client.close();
+  }
+  new matchcut.Client('localhost:1', { timeoutMs: 1e300 }).close();
+});

@@ -119,12 +119,12 @@ final class Calls {
 
     private static CallOptions options(Optional<Duration> timeout) {
         CallOptions options = CallOptions.DEFAULT.withMaxOutboundMessageSize(LARGEST);
-        return timeout.map(left -> options.withDeadlineAfter(left.toNanos(), TimeUnit.NANOSECONDS)).orElse(options);
+        return timeout.map(left -> options.withDeadlineAfter(Retry.nanos(left), TimeUnit.NANOSECONDS)).orElse(options);
     }
 
     private static void sleep(Duration pause) {
         try {
-            TimeUnit.NANOSECONDS.sleep(pause.toNanos());
+            TimeUnit.NANOSECONDS.sleep(Retry.nanos(pause));
         } catch (InterruptedException interrupt) {
             Thread.currentThread().interrupt();
             throw Errors.own(Status.Code.CANCELLED, "The thread was interrupted between two tries of the call.");

@@ -33,9 +33,17 @@ public final class ClientBuilder {
         return this;
     }
 
-    /** Bearer token, sent with each call; in clear text unless TLS is on. */
+    /**
+     * Bearer token, sent with each call; in clear text unless TLS is on.
+     *
+     * @throws IllegalArgumentException if no header may have it, as with the end of a line in it
+     */
     public ClientBuilder token(String token) {
-        this.token = token;
+        if (!token.chars().allMatch(each -> each >= ' ' && each <= '~')) {
+            throw new IllegalArgumentException(
+                    "the token has characters that no header may have, such as the end of a line");
+        }
+        this.token = token.isEmpty() ? null : token;
         return this;
     }
 

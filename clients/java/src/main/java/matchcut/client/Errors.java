@@ -50,7 +50,8 @@ final class Errors {
                     }
                     case "google.rpc.RetryInfo" -> {
                         var delay = Details.RetryInfo.parseFrom(value).getRetryDelay();
-                        retryAfter = Optional.of(Duration.ofSeconds(delay.getSeconds(), delay.getNanos()));
+                        Duration wish = Duration.ofSeconds(delay.getSeconds(), delay.getNanos());
+                        retryAfter = Optional.of(wish.isNegative() ? Duration.ZERO : wish);
                     }
                     default -> {} // of no use here
                 }

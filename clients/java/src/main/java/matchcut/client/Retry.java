@@ -66,11 +66,20 @@ public record Retry(int attempts, Duration initial, Duration maximum, double mul
         if (error instanceof MatchcutException.Overloaded) {
             return Optional.empty(); // a limit, such as a message's size, that waiting does not lift
         }
-        double growth = Math.pow(multiplier, attempt - 1) * initial.toNanos();
-        return Optional.of(Duration.ofNanos((long) (Math.min(maximum.toNanos(), growth) * (1 - draw / 2))));
+        double growth = Math.pow(multiplier, attempt - 1) * nanos(initial);
+        return Optional.of(Duration.ofNanos((long) (Math.min(nanos(maximum), growth) * (1 - draw / 2))));
     }
 
     private static Duration times(Duration length, double factor) {
-        return Duration.ofNanos((long) (length.toNanos() * factor));
+        return Duration.ofNanos((long) (nanos(length) * factor));
+    }
+
+    /** In nanoseconds; what is longer than a long holds, about 292 years, is as long as that. */
+    static long nanos(Duration length) {
+        try {
+            return length.toNanos();
+        } catch (ArithmeticException beyond) {
+            return length.isNegative() ? 0 : Long.MAX_VALUE;
+        }
     }
 }

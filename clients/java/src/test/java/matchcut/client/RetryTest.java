@@ -30,6 +30,25 @@ final class RetryTest {
     }
 
     @Test
+    void lengthsBeyondAllMeasureAreNoFault() {
+        Duration ever = java.time.temporal.ChronoUnit.FOREVER.getDuration();
+        Retry policy = Retry.of(4, ever, ever);
+        Check.that(policy.pause(1, AWAY, 0).isPresent(), "a pause");
+        Check.that(policy.pause(1, error(Status.Code.UNAVAILABLE, ever), 0).isPresent(), "a wish");
+        Check.equal(Long.MAX_VALUE, Retry.nanos(ever));
+        Check.equal(0L, Retry.nanos(ever.negated()));
+    }
+
+    @Test
+    void aTokenThatNoHeaderMayHaveIsRefusedUnsaid() {
+        for (String token : new String[] {"two\nlines", "trailing\n", "caf\u00e9"}) {
+            Throwable error =
+                    Check.thrown(IllegalArgumentException.class, () -> Client.to("localhost:1").token(token));
+            Check.that(!error.getMessage().contains(token), "the token stays unsaid");
+        }
+    }
+
+    @Test
     void pausesHaveAMaximum() {
         Retry policy = Retry.of(100, Duration.ofMillis(200), Duration.ofSeconds(1));
         Check.equal(Optional.of(Duration.ofSeconds(1)), policy.pause(99, AWAY, 0));
