@@ -200,3 +200,41 @@ func TestADialogueWithMedia(t *testing.T) {
 	}
 	live.Close()
 }
+
+func TestProgressMayUseADialogue(t *testing.T) {
+	client, _ := connect(t, &fake{userLive: answering(0)}, Options{})
+	for name, use := range map[string]func(*testing.T, *Dialogue){
+		"event and end": func(t *testing.T, live *Dialogue) {
+			list, err := live.Event(&v1.Event{ItemId: "a"})
+			if err != nil || list.RecommendationId != "a" {
+				t.Error(list, err)
+			}
+			if last, err := live.End(); err != nil || !last.Final {
+				t.Error(last, err)
+			}
+		},
+		"close": func(t *testing.T, live *Dialogue) {
+			live.Close()
+			if err := live.Err(); !errors.Is(err, ErrCancelled) {
+				t.Error(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var live *Dialogue
+			made, used := make(chan struct{}), make(chan struct{})
+			media := Reader(strings.NewReader("all"))
+			media.Progress = func(int64, int64) {
+				<-made
+				use(t, live)
+				close(used)
+			}
+			var err error
+			live, err = client.LiveFor(soon(t), header(), media)
+			none(t, err)
+			close(made)
+			wait(t, used)
+			live.Close()
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"testing"
 	"time"
 
@@ -51,6 +52,28 @@ func TestAnErrorHasWhatTheServerSaid(t *testing.T) {
 	}
 	if whole := status.Convert(err); status.Code(err) != codes.InvalidArgument || len(whole.Details()) != 4 {
 		t.Errorf("%v", whole)
+	}
+}
+
+func TestAWishBeyondMeasure(t *testing.T) {
+	for _, each := range []struct {
+		delay  *durationpb.Duration
+		wanted time.Duration
+	}{
+		{&durationpb.Duration{Seconds: math.MaxInt64, Nanos: math.MaxInt32}, math.MaxInt64},
+		{&durationpb.Duration{Seconds: math.MinInt64, Nanos: math.MinInt32}, 0},
+		{&durationpb.Duration{Nanos: -1}, 0},
+		{nil, 0},
+	} {
+		err := fromRPC(detailed(t, codes.Unavailable, &errdetails.RetryInfo{RetryDelay: each.delay}))
+		if failed := err.(*Error); failed.RetryAfter != each.wanted || !failed.wished {
+			t.Errorf("%v: %v", each.delay, failed.RetryAfter)
+		}
+	}
+	endless := &Error{Code: codes.Unavailable, RetryAfter: math.MaxInt64, wished: true}
+	pause, again := Retry{Maximum: math.MaxInt64}.filled().pause(1, endless, func() float64 { return 0.5 })
+	if pause != math.MaxInt64 || !again {
+		t.Error(pause, again)
 	}
 }
 

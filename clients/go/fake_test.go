@@ -118,6 +118,16 @@ func soon(t *testing.T) context.Context {
 	return ctx
 }
 
+// wait fails the test unless the channel is closed soon.
+func wait(t *testing.T, done <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-done:
+	case <-time.After(patience):
+		t.Fatal("it hangs")
+	}
+}
+
 // want fails the test unless the error is the one wanted.
 func want(t *testing.T, err, wanted error) {
 	t.Helper()

@@ -56,6 +56,7 @@ func (l *Live) Next() bool {
 	if ended := l.sending.stop(err); err != io.EOF {
 		l.err = ended
 	}
+	l.sending.quiet()
 	return false
 }
 

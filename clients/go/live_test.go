@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -102,6 +103,66 @@ func TestCloseCancelsALiveCall(t *testing.T) {
 	for live.Next() {
 	}
 	want(t, live.Err(), ErrCancelled)
+}
+
+func TestProgressMayCloseALiveCall(t *testing.T) {
+	client, _ := connect(t, &fake{live: echo}, Options{Tenant: "ours"})
+	var live *Live
+	made, closed := make(chan struct{}), make(chan struct{})
+	media := Reader(strings.NewReader("abc"))
+	media.Progress = func(int64, int64) {
+		<-made
+		live.Close()
+		close(closed)
+	}
+	live = client.Live(soon(t), nil, media)
+	close(made)
+	wait(t, closed)
+	for live.Next() {
+	}
+	want(t, live.Err(), ErrCancelled)
+}
+
+func TestTheEndWaitsForProgress(t *testing.T) {
+	refuse := func(receive func() error) error {
+		receive() // the header
+		receive() // the first chunk, so that Progress is called
+		return status.Error(codes.InvalidArgument, "enough")
+	}
+	client, _ := connect(t, &fake{
+		ingest: func(stream v1.Catalog_IngestServer) error {
+			return refuse(func() error { _, err := stream.Recv(); return err })
+		},
+		live: func(stream v1.Recommender_RecommendLiveServer) error {
+			return refuse(func() error { _, err := stream.Recv(); return err })
+		},
+	}, Options{})
+	for name, call := range map[string]func(context.Context, *Media) error{
+		"ingest": func(ctx context.Context, media *Media) error {
+			_, err := client.Ingest(ctx, nil, media)
+			return err
+		},
+		"live": func(ctx context.Context, media *Media) error {
+			live := client.Live(ctx, nil, media)
+			for live.Next() {
+			}
+			return live.Err()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begun, over := 0, 0 // unguarded, so that the race detector sees what does not wait
+			media := Reader(strings.NewReader("abc"))
+			media.Progress = func(int64, int64) {
+				begun++
+				time.Sleep(20 * time.Millisecond) // so that the refusal comes meanwhile
+				over++
+			}
+			want(t, call(soon(t), media), ErrInvalidInput)
+			if begun != 1 || over != 1 {
+				t.Errorf("the call has ended with %d of %d Progress over", over, begun)
+			}
+		})
+	}
 }
 
 func TestALiveCallThatFails(t *testing.T) {

@@ -18,7 +18,8 @@ const (
 type Media struct {
 	// Progress is called as bytes of a container leave, with how many have and how many there are (-1: unknown). Where a
 	// call is sent again it tells only what goes beyond the try before. It runs in a goroutine of the call's, which waits
-	// for it. Nil: nobody is told.
+	// for it. It may cancel the context, Close a Live, and use a Dialogue but for Next; Close does not wait for it, nor
+	// does a Dialogue's End. Nil: nobody is told.
 	Progress func(sent, total int64)
 
 	form func(*v1.MediaHeader)                      // makes the header say how the media comes

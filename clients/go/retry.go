@@ -52,7 +52,11 @@ func (r Retry) pause(attempt int, failed *Error, draw func() float64) (time.Dura
 		return 0, false
 	}
 	if failed.wished {
-		return time.Duration(float64(failed.RetryAfter) * (1 + draw()/4)), failed.RetryAfter <= r.Maximum
+		pause := failed.RetryAfter + time.Duration(float64(failed.RetryAfter)*draw()/4)
+		if pause < failed.RetryAfter { // beyond what a Duration holds
+			pause = math.MaxInt64
+		}
+		return pause, failed.RetryAfter <= r.Maximum
 	}
 	if failed.Code == codes.ResourceExhausted {
 		return 0, false // a limit, such as a message's size, that waiting does not lift

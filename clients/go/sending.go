@@ -23,13 +23,16 @@ type outgoing struct {
 // sending is the way out of a call: a goroutine of its own sends the media, while the call's owner receives.
 //
 // The mutex is held by whoever sends, and by that goroutine always but when it waits for the caller's media. So stop
-// waits for all that ends by itself, and not for a read that may take forever.
+// waits for all that ends by itself, and not for a read that may take forever. Nor does that goroutine hold it while
+// Progress runs, which may end the call or send events; whoever must not return before Progress has calls quiet.
 type sending struct {
 	mutex   sync.Mutex
 	stream  grpc.ClientStream
 	cancel  context.CancelFunc
 	stopped bool  // nothing more is to be sent
 	failure error // of the caller's media, or of a message that could not be sent
+
+	telling sync.Mutex // held while Progress runs
 }
 
 // begin starts a call and sends its header; the media follows from a goroutine that ends when the call does.
@@ -72,7 +75,7 @@ func (s *sending) run(from pieces, out outgoing) {
 		case err != nil:
 			s.fail(err)
 		case s.sendLocked(out.chunk(chunk)):
-			out.meter.add(len(chunk.GetData()))
+			s.tell(out.meter, len(chunk.GetData()))
 		}
 	}
 }
@@ -82,6 +85,21 @@ func (s *sending) await(from pieces) (*v1.MediaChunk, error) {
 	s.mutex.Unlock()
 	defer s.mutex.Lock()
 	return from.next()
+}
+
+// tell tells the caller how many bytes more have left.
+func (s *sending) tell(meter *meter, bytes int) {
+	s.telling.Lock() // before the mutex is let go, so that quiet after stop misses none
+	defer s.telling.Unlock()
+	s.mutex.Unlock()
+	defer s.mutex.Lock()
+	meter.add(bytes)
+}
+
+// quiet waits for a Progress under way; after stop none follows it. It must not be called from Progress.
+func (s *sending) quiet() {
+	s.telling.Lock()
+	defer s.telling.Unlock()
 }
 
 // send sends a message; false if the call sends no more.
@@ -155,7 +173,9 @@ func exchange[Reply any](
 			err = broken("the server ended the call without a reply")
 		}
 	}
-	if err = sending.stop(err); err != nil {
+	err = sending.stop(err)
+	sending.quiet()
+	if err != nil {
 		return nil, err
 	}
 	return last, nil

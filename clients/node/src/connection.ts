@@ -206,8 +206,9 @@ export class Connection {
 
   /** The limits of a call that goes on, which has no timeout but its own. `leave` is called when it is over. */
   enter(options: CallOptions): { limits: Limits; leave: () => void } {
+    const deadline = Date.now() + bounded(options.timeoutMs, Infinity);
     const { signal, leave } = this.#enter(options.signal);
-    return { limits: { signal, deadline: Date.now() + bounded(options.timeoutMs, Infinity) }, leave };
+    return { limits: { signal, deadline }, leave };
   }
 
   /** A signal of this call's own: it follows the caller's, and the closing of the client. */

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
 import { test } from 'node:test';
 
 import { Metadata, status } from '@grpc/grpc-js';
 import * as matchcut from 'matchcut';
 import { errorFrom } from '#internal/errors';
 
-import { failure } from './fake.js';
+import { type Answer, failure, serve } from './fake.js';
 
 test('each status has its class', () => {
   const classes = {
@@ -73,8 +74,19 @@ test('a timeout is above zero', async () => {
     assert.throws(() => new matchcut.Client('localhost:1', { timeoutMs }), TypeError);
     const client = new matchcut.Client('localhost:1');
     await assert.rejects(client.get('a', { timeoutMs }), TypeError);
-    await assert.rejects(client.live(Buffer.from('x'), { timeoutMs }).next(), TypeError);
+    const { signal } = new AbortController();
+    await assert.rejects(client.live(Buffer.from('x'), { timeoutMs, signal }).next(), TypeError);
+    assert.equal(getEventListeners(signal, 'abort').length, 0);
     client.close();
   }
-  new matchcut.Client('localhost:1', { timeoutMs: 1e300 }).close();
+});
+
+test('a timeout beyond measure is no bound', async () => {
+  const handlers = { GetItem: (_: unknown, answer: Answer) => answer(null, { fromVectors: true }) };
+  for (const timeoutMs of [2 ** 31, 1e12, 1e13, 1e300, Infinity]) {
+    await serve(handlers, async (client) => {
+      assert.equal((await client.get('a')).fromVectors, true);
+      assert.equal((await client.get('a', { timeoutMs })).fromVectors, true);
+    }, { timeoutMs });
+  }
 });
