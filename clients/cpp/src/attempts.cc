@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <mutex>
 #include <random>
+#include <stdexcept>
 
 namespace matchcut {
 
@@ -20,9 +21,17 @@ std::optional<Seconds> Retry::pause(int attempt, const Error& error, double draw
 
 namespace detail {
 
+Seconds checked(Seconds timeout) {
+  if (!(timeout > Seconds(0))) {  // also where it is no number
+    throw std::invalid_argument("a timeout is a time above 0, not " + std::to_string(timeout.count()) +
+                                " s; forever is no bound");
+  }
+  return timeout;
+}
+
 Attempts::Attempts(const Retry& policy, Repeatable repeatable, Seconds timeout, Clock::time_point (*now)(),
                    double (*draw)())
-    : policy_(policy), repeatable_(repeatable), now_(now), draw_(draw), timeout_(timeout), start_(now()) {}
+    : policy_(policy), repeatable_(repeatable), now_(now), draw_(draw), timeout_(checked(timeout)), start_(now()) {}
 
 Seconds Attempts::remaining() const {
   if (timeout_ == forever) return forever;
@@ -47,7 +56,8 @@ void wait(Seconds pause, const std::stop_token& stop) {
   std::mutex mutex;
   std::condition_variable_any changed;
   std::unique_lock lock(mutex);
-  changed.wait_for(lock, stop, pause, [] { return false; });
+  const auto most = std::min<Seconds>(pause, std::chrono::years(10));  // more would overflow the clock
+  changed.wait_for(lock, stop, most, [] { return false; });
   if (stop.stop_requested()) {
     throw Cancelled({.message = "The call was cancelled before its next try.", .code = "CANCELLED"});
   }

@@ -16,11 +16,15 @@ enum class Repeatable {
   read,     ///< also the server was away: for what is done once when done twice
 };
 
+/// The timeout as it is; std::invalid_argument if it is not above 0.
+Seconds checked(Seconds timeout);
+
 /// Counts the tries of one call, which share its timeout.
 class Attempts {
  public:
   using Clock = std::chrono::steady_clock;
 
+  /// std::invalid_argument if the timeout is not above 0.
   Attempts(const Retry& policy, Repeatable repeatable, Seconds timeout, Clock::time_point (*now)() = Clock::now,
            double (*draw)() = jitter);
 

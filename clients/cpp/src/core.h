@@ -11,7 +11,10 @@ namespace matchcut::detail {
 
 /// The connection and the calls' defaults.
 struct Core {
-  Core(const std::string& target, ClientOptions given) : options(std::move(given)), transport(target, options) {}
+  /// std::invalid_argument if the token or the timeout is none that a call can have.
+  Core(const std::string& target, ClientOptions given) : options(std::move(given)), transport(target, options) {
+    checked(options.timeout);
+  }
 
   /// The result of `once`, which makes one try within the bounds it is given.
   template <class Once>

@@ -59,7 +59,7 @@ v1::RecommendResponse Client::recommend(const Query& query, const RankOptions& o
 }
 
 Live Client::live(Media media, const RankOptions& options, const Call& call) const {
-  return start(core_, std::move(media), options, {call.timeout.value_or(forever), call.stop});
+  return start(core_, std::move(media), options, {detail::checked(call.timeout.value_or(forever)), call.stop});
 }
 
 std::string Client::health(const std::string& service, const Call& call) const {

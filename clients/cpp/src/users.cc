@@ -84,7 +84,7 @@ LiveList Client::recommend_live_for(const std::string& user, const UserOptions& 
   if (media) *header.mutable_media() = detail::media_header(*media, options.rank.media);
   auto stream = core_->transport.open("/matchcut.v1.Recommender/RecommendForUserLive",
                                       v1::RecommendForUserResponse::default_instance(),
-                                      {call.timeout.value_or(forever), call.stop});
+                                      {detail::checked(call.timeout.value_or(forever)), call.stop});
   stream->write(request);  // here, so that events come after it
   detail::Conversation::Feed feed;
   const bool looks = media.has_value();

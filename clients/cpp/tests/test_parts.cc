@@ -1,7 +1,9 @@
 // The parts that need no server.
 
 #include <fstream>
+#include <limits>
 #include <sstream>
+#include <thread>
 
 #include "attempts.h"
 #include "check.h"
@@ -86,6 +88,34 @@ TEST(tries_share_one_timeout) {
   CHECK(near(attempts.remaining(), 0));
 }
 
+TEST(a_timeout_is_above_0) {
+  for (const double none : {0.0, -1.0, -1e300, std::numeric_limits<double>::quiet_NaN()}) {
+    const Seconds timeout(none);
+    check::thrown<std::invalid_argument>([&] { detail::Attempts({}, detail::Repeatable::read, timeout); });
+    check::thrown<std::invalid_argument>([&] { Client("localhost:1", {.timeout = timeout}); });
+    const Client client("localhost:1", {.retry = {.attempts = 1}});
+    check::thrown<std::invalid_argument>([&] { client.get("a", {}, {.timeout = timeout}); });
+    check::thrown<std::invalid_argument>([&] { client.live(Media::bytes("m"), {}, {.timeout = timeout}); });
+    check::thrown<std::invalid_argument>([&] { client.recommend_live_for("u", {}, {}, {.timeout = timeout}); });
+  }
+}
+
+TEST(a_timeout_may_be_beyond_all_measure) {
+  for (const double long_time : {1e11, 1e300, std::numeric_limits<double>::infinity()}) {
+    CHECK(detail::Attempts({}, detail::Repeatable::read, Seconds(long_time)).pause(away()));
+    CHECK(!detail::Bounds(Seconds(long_time), {}).deadline);
+  }
+}
+
+TEST(a_pause_beyond_all_measure_is_one) {
+  std::stop_source source;
+  const std::jthread stopper([&] {
+    std::this_thread::sleep_for(5ms);
+    source.request_stop();
+  });
+  check::thrown<Cancelled>([&] { detail::wait(forever, source.get_token()); });
+}
+
 TEST(a_stop_ends_a_pause) {
   std::stop_source source;
   source.request_stop();
@@ -110,6 +140,22 @@ TEST(details_of_an_error_are_read) {
   CHECK(error.reason() == "BUSY");
   CHECK(error.field() == "item.item_id");
   CHECK(near(error.retry_after(), 1.5));
+}
+
+TEST(a_wish_beyond_all_measure_is_read_and_a_negative_one_is_0) {
+  constexpr auto most = std::numeric_limits<std::int64_t>::max();
+  const auto wish = [](std::int64_t seconds, std::int32_t nanos) {
+    wire::RetryInfo retry;
+    retry.mutable_retry_delay()->set_seconds(seconds);
+    retry.mutable_retry_delay()->set_nanos(nanos);
+    const auto details = trailer({{"RetryInfo", retry.SerializeAsString()}});
+    return check::thrown<Overloaded>([&] { detail::raise(8, "busy", details); }).retry_after();
+  };
+  CHECK(wish(10'000'000'000, 0) == Seconds(1e10));  // 317 years: more than nanoseconds in 64 bits hold
+  CHECK(wish(most, 999'999'999) > Seconds(9e18));
+  CHECK(wish(-1, 0) == Seconds(0));
+  CHECK(wish(0, -1) == Seconds(0));
+  CHECK(wish(-most, -999'999'999) == Seconds(0));
 }
 
 TEST(garbled_details_and_strange_codes_do_no_harm) {

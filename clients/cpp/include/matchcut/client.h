@@ -43,13 +43,15 @@ class Items : public Sequence<Items, v1::Item> {
 /// A connection to a matchcut server; threads may share it, and copies share the connection, which closes
 /// with the last of them and of their live calls.
 ///
-/// Each method blocks until it has its result, and throws what error.h declares. What a caller's own media or
+/// Each method blocks until it has its result, and throws what error.h declares, or std::invalid_argument for a
+/// timeout that is not above 0. What a caller's own media or
 /// callback throws passes through as it is and cancels the call. Replies are the contract's messages,
 /// explained in its .proto.
 class Client {
  public:
   /// `target` is host:port, or any name that gRPC resolves. Nothing is sent yet.
-  /// std::filesystem::filesystem_error if a file of options.tls cannot be read.
+  /// std::filesystem::filesystem_error if a file of options.tls cannot be read; std::invalid_argument if the
+  /// token is not printable ASCII or the timeout is not above 0.
   explicit Client(const std::string& target = "localhost:7411", ClientOptions options = {});
 
   /// Puts one item in from media. Containers that can be read twice are hashed first, so an item that is

@@ -37,13 +37,13 @@ struct ClientOptions {
   std::string tenant = {};      ///< whose catalogue; empty: the default tenant
   std::string token = {};       ///< bearer token sent with each call, in clear text unless tls is set
   std::optional<Tls> tls = {};  ///< nullopt: plaintext
-  Seconds timeout = forever;    ///< that a call may take, its retries included; live calls have none of this
+  Seconds timeout = forever;    ///< above 0: that a call may take, retries included; live calls have none of this
   Retry retry = {};             ///< when to send a failed call again; {.attempts = 1}: never
 };
 
 /// The last argument of every call.
 struct Call {
-  std::optional<Seconds> timeout = {};  ///< in place of the client's, for all tries together
+  std::optional<Seconds> timeout = {};  ///< above 0, in place of the client's, for all tries
   std::stop_token stop = {};            ///< cancels the call: it throws Cancelled
 };
 

@@ -50,8 +50,7 @@ final class Errors {
                     }
                     case "google.rpc.RetryInfo" -> {
                         var delay = Details.RetryInfo.parseFrom(value).getRetryDelay();
-                        Duration wish = Duration.ofSeconds(delay.getSeconds(), delay.getNanos());
-                        retryAfter = Optional.of(wish.isNegative() ? Duration.ZERO : wish);
+                        retryAfter = Optional.of(wish(delay.getSeconds(), delay.getNanos()));
                     }
                     default -> {} // of no use here
                 }
@@ -60,6 +59,16 @@ final class Errors {
             cause.addSuppressed(garbled); // by a proxy; the status still says what is wrong
         }
         return MatchcutException.of(new Facts(status.getCode(), message(status), reason, field, retryAfter), cause);
+    }
+
+    /** At least 0; what is longer than a Duration holds is as long as that. */
+    private static Duration wish(long seconds, int nanos) {
+        try {
+            Duration wish = Duration.ofSeconds(seconds, nanos);
+            return wish.isNegative() ? Duration.ZERO : wish;
+        } catch (ArithmeticException beyond) {
+            return seconds < 0 ? Duration.ZERO : Duration.ofSeconds(Long.MAX_VALUE, 999_999_999);
+        }
     }
 
     private static String message(Status status) {

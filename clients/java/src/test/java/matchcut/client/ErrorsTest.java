@@ -25,10 +25,12 @@ final class ErrorsTest {
     }
 
     static MessageLite retry(Duration delay) {
+        return retry(delay.getSeconds(), delay.getNano());
+    }
+
+    private static MessageLite retry(long seconds, int nanos) {
         return Details.RetryInfo.newBuilder()
-                .setRetryDelay(Details.RetryInfo.Delay.newBuilder()
-                        .setSeconds(delay.getSeconds())
-                        .setNanos(delay.getNano()))
+                .setRetryDelay(Details.RetryInfo.Delay.newBuilder().setSeconds(seconds).setNanos(nanos))
                 .build();
     }
 
@@ -66,6 +68,20 @@ final class ErrorsTest {
         Check.equal("INVALID_INPUT", error.reason());
         Check.equal("item.item_id", error.field());
         Check.equal(Optional.of(Duration.ofMillis(1500)), error.retryAfter());
+    }
+
+    private static Duration wish(long seconds, int nanos) {
+        Metadata trailers = trailers(Map.of("RetryInfo", retry(seconds, nanos)));
+        return Errors.of(Status.UNAVAILABLE, trailers, false).retryAfter().orElseThrow();
+    }
+
+    @Test
+    void aWishBeyondAllMeasureIsReadAndANegativeOneIs0() {
+        Check.equal(Duration.ofSeconds(Long.MAX_VALUE), wish(Long.MAX_VALUE, 0));
+        Check.equal(Duration.ofSeconds(Long.MAX_VALUE, 999_999_999), wish(Long.MAX_VALUE, 1_000_000_000));
+        Check.equal(Duration.ZERO, wish(-1, 0));
+        Check.equal(Duration.ZERO, wish(0, -1));
+        Check.equal(Duration.ZERO, wish(Long.MIN_VALUE, -1));
     }
 
     @Test

@@ -5,6 +5,7 @@ import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.stub.StreamObserver;
 import java.time.Duration;
+import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
@@ -82,6 +83,23 @@ final class UnaryTest implements AutoCloseable {
     private static StatusRuntimeException full() {
         var delay = ErrorsTest.retry(Duration.ofMillis(2));
         return new StatusRuntimeException(Status.RESOURCE_EXHAUSTED, ErrorsTest.trailers(Map.of("RetryInfo", delay)));
+    }
+
+    @Test
+    void aTimeoutBeyondAllMeasureIsNoFault() {
+        for (Duration ever : List.of(ChronoUnit.FOREVER.getDuration(), Duration.ofDays(365_250))) {
+            failures.add(away()); // so that the second try has what is left of it
+            Check.equal("a", client.within(ever).get("a").getItem().getItemId());
+            Client other = server.client(Client.to("").timeout(ever));
+            Check.equal("a", other.get("a").getItem().getItemId());
+        }
+        Check.equal(6, requests.size());
+    }
+
+    @Test
+    void anEmptyTokenIsNone() {
+        server.client(Client.to("").token("")).get("a");
+        Check.that(!server.headers.get(0).containsKey(FakeServer.AUTHORIZATION), "no header");
     }
 
     @Test
