@@ -3,7 +3,6 @@
 #include <fstream>
 #include <limits>
 #include <sstream>
-#include <thread>
 
 #include "attempts.h"
 #include "check.h"
@@ -105,15 +104,6 @@ TEST(a_timeout_may_be_beyond_all_measure) {
     CHECK(detail::Attempts({}, detail::Repeatable::read, Seconds(long_time)).pause(away()));
     CHECK(!detail::Bounds(Seconds(long_time), {}).deadline);
   }
-}
-
-TEST(a_pause_beyond_all_measure_is_one) {
-  std::stop_source source;
-  const std::jthread stopper([&] {
-    std::this_thread::sleep_for(5ms);
-    source.request_stop();
-  });
-  check::thrown<Cancelled>([&] { detail::wait(forever, source.get_token()); });
 }
 
 TEST(a_stop_ends_a_pause) {
