@@ -15,12 +15,12 @@ import statistics
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import common
 import numpy as np
+from filled import fill
 
 GOAL_MIB, GOAL_S = 250e6 / 2**20, 2.0
 MORE = ("bikes", "carphone", "world", "bigbuckbunny", "a")
@@ -39,28 +39,6 @@ class Start(NamedTuple):
     rss_later: float
     pss_later: float
     peak: float
-
-
-def fill(data: Path, items: int, segments: int, bits: str) -> None:
-    """Puts the items in."""
-    from matchcut.server import models
-    from matchcut.server.catalog import open_catalog
-    from matchcut.server.records import Item, Segment, TimeRange
-
-    encoder = models.load(models.default_encoder(common.CACHE, bits=models.bits(bits))).identity
-    catalog = open_catalog(data)
-
-    def put(at: int) -> None:
-        vectors = np.random.default_rng(at).standard_normal((segments, encoder.dimensions), np.float32)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        parts = [Segment(TimeRange(i * 1_000_000, (i + 1) * 1_000_000), vector) for i, vector in enumerate(vectors)]
-        item = Item(f"item-{at:06}", f"Item {at}", f"file:///clips/{at}.mp4", ("made",))
-        catalog.put("", item, parts, encoder, at.to_bytes(32, "big"))
-
-    with ThreadPoolExecutor(8) as pool:
-        for done in [pool.submit(put, at) for at in range(items)]:
-            done.result()
-    catalog.close()
 
 
 def memory(pid: int) -> tuple[float, float]:

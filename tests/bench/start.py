@@ -15,38 +15,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import common
-import numpy as np
+from filled import fill
 
 GOAL_S = 3.0
 SEGMENTS = 3
 SLOWEST = 8
-
-
-def fill(data: Path, items: int) -> None:
-    """Puts the items in."""
-    from matchcut.server import models
-    from matchcut.server.catalog import open_catalog
-    from matchcut.server.records import Item, Segment, TimeRange
-
-    encoder = models.load(models.default_encoder(common.CACHE)).identity
-    catalog = open_catalog(data)
-
-    def put(at: int) -> None:
-        vectors = np.random.default_rng(at).standard_normal((SEGMENTS, encoder.dimensions), np.float32)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        parts = [Segment(TimeRange(i * 1_000_000, (i + 1) * 1_000_000), vector) for i, vector in enumerate(vectors)]
-        item = Item(f"item-{at:06}", f"Item {at}", f"file:///clips/{at}.mp4", ("made",))
-        catalog.put("", item, parts, encoder, at.to_bytes(32, "big"))
-
-    with ThreadPoolExecutor(8) as pool:
-        for done in [pool.submit(put, at) for at in range(items)]:
-            done.result()
-    catalog.close()
 
 
 def start(data: Path, cache: Path, core: int) -> tuple[float, float, float]:
@@ -111,7 +88,7 @@ def main() -> None:
     common.pin(cores[-1])
     with tempfile.TemporaryDirectory() as folder:
         full, empty, cache = (Path(folder) / name for name in ("full", "empty", "cache"))
-        fill(full, items)
+        fill(full, items, SEGMENTS)
         from matchcut.server import models
 
         models.default_encoder(cache)

@@ -38,7 +38,6 @@ final class Tour {
     private static final Map<String, List<String>> TAGS = Map.of(
             "a", List.of("people"), "bikes", List.of("traffic", "outdoors"), "carphone", List.of("people", "traffic"));
     private static final Instant HOUR_AGO = Instant.now().minus(Duration.ofHours(1)); // when things happened
-    private static final int SIDE = 64; // of the frames that are made here
 
     private final Client client;
     private final Path media;
@@ -179,7 +178,7 @@ final class Tour {
             rankings.forEach(ranking -> revisions.add(Long.toString(ranking.getRevision())));
             say("live container: %s", String.join(" ", revisions));
         }
-        try (Replies<RecommendResponse> rankings = client.live(frames(9), often)) {
+        try (Replies<RecommendResponse> rankings = client.live(MadeFrames.first(9), often)) {
             for (RecommendResponse ranking : rankings) {
                 show("live frames " + ranking.getRevision() + (ranking.getFinal() ? ", the last" : ""), ranking);
             }
@@ -194,28 +193,6 @@ final class Tour {
             }
             show("live pictures", last);
         }
-    }
-
-    /** So many frames of 64 x 64 pixels, RGB: two colours that move, two frames a second. */
-    private static Media frames(int count) {
-        return frames(IntStream.range(0, count).mapToObj(at -> frame(at, at)));
-    }
-
-    private static Media frames(Stream<Frame> frames) {
-        return Media.frames(FrameForm.newBuilder().setWidth(SIDE).setHeight(SIDE).build(), frames::iterator);
-    }
-
-    /** The frame number {@code at} of those, taken as if it were number {@code turn}. */
-    private static Frame frame(int turn, int at) {
-        byte[] pixels = new byte[SIDE * SIDE * 3];
-        for (int y = 0, to = 0; y < SIDE; y++) {
-            for (int x = 0; x < SIDE; x++) {
-                pixels[to++] = (byte) (x * 4 + at * 16);
-                pixels[to++] = (byte) (y * 4);
-                pixels[to++] = (byte) (x * y + at * 8);
-            }
-        }
-        return Media.frame(Duration.ofMillis(500L * turn), pixels);
     }
 
     /** What a user did, and what that user should see. */
@@ -282,9 +259,8 @@ final class Tour {
 
     /** Calls that are given up leave nothing behind. */
     private void stop() throws IOException {
-        Stream<Frame> endless = IntStream.iterate(0, turn -> turn + 1).mapToObj(turn -> frame(turn, turn % 4));
         RankOptions each = RankOptions.newBuilder().setFramesPerUpdate(1).build();
-        try (Replies<RecommendResponse> rankings = client.live(frames(endless), each)) {
+        try (Replies<RecommendResponse> rankings = client.live(MadeFrames.endless(), each)) {
             say("stopped after ranking %d", rankings.next().getRevision());
         }
         byte[] half = Arrays.copyOf(Files.readAllBytes(media.resolve("bikes.mp4")), 200_000);

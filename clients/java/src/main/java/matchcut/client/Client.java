@@ -74,9 +74,14 @@ public final class Client implements AutoCloseable {
         return to(target).build();
     }
 
-    /** The same connection for calls that may take this long, retries included; live ones too. */
+    /**
+     * The same connection for calls that may take this long, retries included; live ones too.
+     *
+     * @throws IllegalArgumentException if it is not above 0
+     */
     public Client within(Duration timeout) {
-        return new Client(calls, tenant, Optional.of(timeout), Optional.of(timeout));
+        Optional<Duration> bound = Optional.of(Retry.aboveZero(timeout));
+        return new Client(calls, tenant, bound, bound);
     }
 
     /** The same connection for another tenant. */

@@ -66,9 +66,13 @@ public final class ClientBuilder {
         return this;
     }
 
-    /** How long a call may take, its retries included. Live calls have no bound but that of {@link Client#within}. */
+    /**
+     * How long a call may take, its retries included. Live calls have no bound but that of {@link Client#within}.
+     *
+     * @throws IllegalArgumentException if it is not above 0
+     */
     public ClientBuilder timeout(Duration timeout) {
-        this.timeout = timeout;
+        this.timeout = Retry.aboveZero(timeout);
         return this;
     }
 

@@ -74,6 +74,14 @@ public record Retry(int attempts, Duration initial, Duration maximum, double mul
         return Duration.ofNanos((long) (nanos(length) * factor));
     }
 
+    /** A timeout as it is; IllegalArgumentException if it is not above 0. */
+    static Duration aboveZero(Duration timeout) {
+        if (timeout.isNegative() || timeout.isZero()) {
+            throw new IllegalArgumentException("a timeout is above 0, not " + timeout);
+        }
+        return timeout;
+    }
+
     /** In nanoseconds; what is longer than a long holds, about 292 years, is as long as that. */
     static long nanos(Duration length) {
         try {

@@ -49,6 +49,16 @@ final class RetryTest {
     }
 
     @Test
+    void aTimeoutIsAboveZero() {
+        Client client = Client.connect("localhost:1");
+        for (Duration none : new Duration[] {Duration.ZERO, Duration.ofMillis(-1)}) {
+            Check.thrown(IllegalArgumentException.class, () -> Client.to("localhost:1").timeout(none));
+            Check.thrown(IllegalArgumentException.class, () -> client.within(none));
+        }
+        client.close();
+    }
+
+    @Test
     void pausesHaveAMaximum() {
         Retry policy = Retry.of(100, Duration.ofMillis(200), Duration.ofSeconds(1));
         Check.equal(Optional.of(Duration.ofSeconds(1)), policy.pause(99, AWAY, 0));
