@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from matchcut.server.errors import InvalidInput
-from matchcut.server.options import from_file, option, parse
+from matchcut.server.options import add_options, from_file, option, parse
 from matchcut.server.profiles import PROFILES, STANDARD
 
 __all__ = ["PREFIX", "Config", "add_flags", "environment", "load"]
@@ -42,6 +42,15 @@ class Config:
     listen: str = option("127.0.0.1:7411", "address and port to serve on; port 0 takes a free one", group="serving")
     max_media_requests: int = option(
         8, "requests with media under way at once; more are refused with RESOURCE_EXHAUSTED", group="serving", least=1
+    )
+    turns: int = option(
+        0,
+        "clips worked at at once; others wait for their turn; 0: as many as there are cores",
+        group="serving",
+        least=0,
+    )
+    turn_seconds: float = option(
+        1.0, "seconds of work on one clip, while others wait, after which it is their turn", group="serving", least=0
     )
     max_requests: int = option(64, "other requests under way at once; more are refused", group="serving", least=1)
     max_message: int = option(64 << 20, "largest gRPC message", group="serving", least=1 << 20, size=True)
@@ -289,21 +298,7 @@ def add_flags(parser: argparse.ArgumentParser, *, only: Collection[str] = ()) ->
     parser.add_argument(
         "--config", metavar="FILE", default=None, help=f"TOML file with any of the options below [{PREFIX}CONFIG]"
     )
-    groups: dict[str, Any] = {}
-    for declared in fields(Config):
-        if only and declared.name not in only:
-            continue
-        meta = declared.metadata
-        if meta["group"] not in groups:
-            groups[meta["group"]] = parser.add_argument_group(meta["group"])
-        shown = "" if declared.default in (NOT_GIVEN, "") else f" [default: {declared.default}]"
-        groups[meta["group"]].add_argument(
-            "--" + declared.name.replace("_", "-"),
-            dest=declared.name,
-            default=None,
-            metavar="|".join(meta["choices"]) or type(declared.default).__name__.replace("PosixPath", "path").upper(),
-            help=f"{meta['text']}{shown} [{PREFIX}{declared.name.upper()}]".replace("%", "%%"),
-        )
+    add_options(parser, [declared for declared in fields(Config) if not only or declared.name in only], PREFIX)
 
 
 def environment(name: str, default: str) -> str:

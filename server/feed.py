@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Generic, TypeVar
 
 from matchcut.server.errors import Cancelled, DeadlineExceeded, MatchcutError
@@ -77,18 +78,27 @@ class Feed(Generic[T]):
         weight: most weight that may wait in the feed.
         pause: seconds that the sender may be silent before get() raises DeadlineExceeded.
         latest: where not 0, so many items wait at most: instead of waiting for room, put() drops the oldest.
+        aside: a block of it is entered while get() waits.
 
     dropped: how many items were.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, caller: Caller, *, weight: int, pause: float, latest: int = 0
+        self,
+        loop: asyncio.AbstractEventLoop,
+        caller: Caller,
+        *,
+        weight: int,
+        pause: float,
+        latest: int = 0,
+        aside: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._loop = loop
         self._caller = caller
         self._limit = weight
         self._pause = pause
         self._latest = latest
+        self._aside = aside
         self.dropped = 0
         self._queue: deque[tuple[T, int]] = deque()
         self._weight = 0
@@ -134,19 +144,26 @@ class Feed(Generic[T]):
         Raises:
             MatchcutError: what end() was given, or the caller is gone, or was silent for too long.
         """
+        if self.idle:
+            with self._aside():  # which may wait at its end, when no lock is held that the event loop needs
+                self._arrival()
+        with self._changed:
+            self._caller.check()
+            if self._error is not None:
+                raise self._error
+            if not self._queue:
+                return None
+            item, weight = self._queue.popleft()
+            self._weight -= weight
+            self._signal_room()
+            return item
+
+    def _arrival(self) -> None:
+        """Waits until there is an item or the end; raises as get()."""
         until = time.monotonic() + self._pause
         with self._changed:
-            while True:
+            while not self._queue and not self._ended:
                 self._caller.check()
-                if self._error is not None:
-                    raise self._error
-                if self._queue:
-                    item, weight = self._queue.popleft()
-                    self._weight -= weight
-                    self._signal_room()
-                    return item
-                if self._ended:
-                    return None
                 left = min(until, self._caller.deadline or until) - time.monotonic()
                 if not self._changed.wait(max(left, 0.0) + 0.001) and time.monotonic() >= until:
                     raise DeadlineExceeded(

@@ -1,7 +1,8 @@
-"""What an option is: its default, its help, what its values must satisfy, and how they are read from text."""
+"""What an option is: its default, its help, what its values must satisfy, and how it is shown and read from text."""
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 import tomllib
@@ -12,7 +13,7 @@ from typing import Any
 
 from matchcut.server.errors import InvalidInput
 
-__all__ = ["from_file", "option", "parse", "suggestion"]
+__all__ = ["add_options", "from_file", "option", "parse", "suggestion"]
 
 SIZES = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -33,6 +34,23 @@ def option(
     """
     metadata = {"text": text, "group": group, "least": least, "choices": choices, "size": size, "pattern": pattern}
     return field(default=default, metadata=metadata)
+
+
+def add_options(parser: argparse.ArgumentParser, all_declared: Iterable[Field[Any]], prefix: str) -> None:
+    """A flag for each option, in its group, with its default and, after `prefix`, its name in the environment."""
+    groups: dict[str, Any] = {}
+    for declared in all_declared:
+        meta = declared.metadata
+        if meta["group"] not in groups:
+            groups[meta["group"]] = parser.add_argument_group(meta["group"])
+        shown = "" if declared.default in (Path(), "") else f" [default: {declared.default}]"
+        groups[meta["group"]].add_argument(
+            "--" + declared.name.replace("_", "-"),
+            dest=declared.name,
+            default=None,
+            metavar="|".join(meta["choices"]) or type(declared.default).__name__.replace("PosixPath", "path").upper(),
+            help=f"{meta['text']}{shown} [{prefix}{declared.name.upper()}]".replace("%", "%%"),
+        )
 
 
 def parse(declared: Field[Any], value: object, source: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,9 +17,9 @@ from matchcut.server.clock import Clock
 from matchcut.server.encode import Encoding
 from matchcut.server.engines import Engine
 from matchcut.server.errors import EncoderMismatch, EngineFailed, InvalidInput, NotFound, UnreadableMedia
-from matchcut.server.feed import Caller
 from matchcut.server.frames import frames_and_cuts
 from matchcut.server.intake import Intake
+from matchcut.server.job import Job
 from matchcut.server.records import (
     Cut,
     Embedding,
@@ -42,21 +42,6 @@ from matchcut.server.records import (
 from matchcut.server.recurrence import Recurrence, Stream
 from matchcut.server.segments import SegmentBounds, Segmenter
 from matchcut.server.vectors import agree, unit
-
-
-@dataclass(slots=True)
-class Job:
-    """One request's run through the pipeline.
-
-    client: whose it is, for turns that are fair between clients; "": nobody's in particular. idle: whether the sender's
-    next piece would have to be waited for. dropped: how many of its pieces were dropped because they came too fast.
-    """
-
-    caller: Caller = field(default_factory=Caller)
-    clock: Clock = field(default_factory=Clock)
-    idle: Callable[[], bool] = lambda: False
-    dropped: Callable[[], int] = lambda: 0
-    client: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +161,7 @@ class Pipeline:
         frames = 0
         with closing(self._see(media, report, job, shown)) as seen:
             for event in seen:
-                job.caller.check()
+                job.check()
                 with job.clock("segment"):
                     if isinstance(event, Cut):
                         segmenter.cut(event.time_us)
@@ -232,7 +217,7 @@ class Pipeline:
         ):
             before = stream.frames
             for event in seen:
-                job.caller.check()
+                job.check()
                 if isinstance(event, Cut):
                     continue
                 with job.clock("pool"):
@@ -254,7 +239,7 @@ class Pipeline:
         self, media: Media, report: MediaReport, job: Job, shown: Callable[[Pixels], None] | None = None
     ) -> Generator[Embedding | Cut, None, None]:
         """The media's frames as embeddings, and the cuts between them."""
-        events = frames_and_cuts(media, self._size, report, job.clock, check=job.caller.check)
+        events = frames_and_cuts(media, self._size, report, job.clock, check=job.check)
         if shown is not None:
             events = showing(events, shown, job.clock)
         client = job.client or job.caller

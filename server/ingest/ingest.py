@@ -12,7 +12,8 @@ from matchcut.server.errors import EncoderMismatch, InvalidInput, NotFound, Unav
 from matchcut.server.ingest.recipe import VECTORS, Recipe
 from matchcut.server.ingest.takeover import Pipelines
 from matchcut.server.intake import Intake
-from matchcut.server.pipeline import Job, Pipeline
+from matchcut.server.job import Job
+from matchcut.server.pipeline import Pipeline
 from matchcut.server.records import (
     Container,
     EncoderIdentity,
@@ -179,6 +180,7 @@ class Ingest:
                 f"the encoder {taken!r} took over while {made.item.item_id!r} was on its way; send it again",
                 reason="ENCODER_SWITCHED",
             )
+        job.end_turn()
         with job.clock("store"):
             outcome = self._catalog.put(tenant, made.item, segments, made.encoder, made.content, made.recipe)
             job.clock.note("store", segments=len(segments))
@@ -201,6 +203,7 @@ class Ingest:
     ) -> Ingested:
         """Keeps vectors aside, durably, for the item as it is."""
         item_id, encoder = present.item.item_id, made.encoder
+        job.end_turn()
         with job.clock("store"):
             outcome = self._catalog.stage(
                 tenant, item_id, segments, encoder, made.content, made.recipe, of=present.content

@@ -13,13 +13,13 @@ from matchcut.inference import grpc_service_pb2 as pb
 from matchcut.inference import grpc_service_pb2_grpc
 from matchcut.server.config import Config
 from matchcut.server.errors import EngineFailed, InvalidInput, NotAllowed, NotFound, Unavailable, Unsupported
+from matchcut.server.job import Job
 from matchcut.server.oip import descriptions, replies
 from matchcut.server.oip.framing import Received, received
 from matchcut.server.oip.owners import Owner
 from matchcut.server.oip.regions import Regions
 from matchcut.server.oip.requests import inference, is_plain, served
 from matchcut.server.oip.streams import Stream
-from matchcut.server.pipeline import Job
 from matchcut.server.service.calls import Calls, Context
 from matchcut.server.service.status import unary
 from matchcut.server.serving import Answer, Model, ModelState, Repository

@@ -1,7 +1,7 @@
 """Runs the work of calls in worker threads: admission, deadline, cancellation, and what arrives meanwhile.
 
 Decoding and inference do not run on the event loop, but for runs that are known to be shorter than the way to a thread.
-A call is admitted at once or refused at once; nothing queues.
+A call is admitted at once or refused at once. Of those that are admitted, whole clips take turns at computing.
 """
 
 from __future__ import annotations
@@ -10,14 +10,18 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from matchcut.server.config import Config
+from matchcut.server.engines import cores
 from matchcut.server.errors import Cancelled, DeadlineExceeded, InvalidInput, MatchcutError
 from matchcut.server.feed import Caller, Feed
-from matchcut.server.pipeline import Job
+from matchcut.server.job import Job
+from matchcut.server.records import Container, Media
 from matchcut.server.service import watching
 from matchcut.server.service.held import Held, Pool
+from matchcut.server.turns import Purpose, Turn, Turns
 
 T = TypeVar("T")
 Context = Any  # grpc.aio.ServicerContext; grpcio ships no types
@@ -30,20 +34,42 @@ def advance(results: Iterator[T]) -> T:
     return next(results, END)
 
 
+def in_turn(work: Callable[[Job], T], job: Job) -> T:
+    """The result of work(job), once it is its turn."""
+    assert job.turn is not None
+    with job.turn.taken():
+        return work(job)
+
+
 class Calls:
     """The calls under way. All methods run on the event loop."""
 
     def __init__(self, config: Config) -> None:
         self._pause = config.receive_timeout
+        self._turns = Turns(config.turns or cores(), seconds=config.turn_seconds)
         self._media = Pool(config.max_media_requests, "media", "--max-media-requests")
         self._quick = Pool(config.max_requests, "quick", "--max-requests")
 
     async def run(
-        self, context: Context, work: Callable[[Job], T], *, media: bool = False, job: Job | None = None
+        self,
+        context: Context,
+        work: Callable[[Job], T],
+        *,
+        media: Media | None = None,
+        purpose: Purpose = Purpose.ASK,
+        job: Job | None = None,
     ) -> T:
-        """The result of work(job), run in a thread."""
+        """The result of work(job), run in a thread.
+
+        Args:
+            media: what the work is mostly about; a container takes turns with those of other calls.
+            purpose: of these turns.
+        """
         job = job or self.job(context)
         held = Held(self._media if media else self._quick, job)
+        if media is not None and isinstance(media.form, Container):
+            job.turn = Turn(self._turns, job.caller, job.clock, purpose=purpose, client=job.client)
+            work = partial(in_turn, work)
         try:
             result = await held.work(work, job)
             held.replied()
@@ -129,7 +155,14 @@ class Calls:
 
     def feed(self, job: Job, *, latest: int = 0) -> Feed[Any]:
         """A feed for what the job's caller sends; latest: see Feed."""
-        return Feed(asyncio.get_running_loop(), job.caller, weight=FEED_BYTES, pause=self._pause, latest=latest)
+        return Feed(
+            asyncio.get_running_loop(),
+            job.caller,
+            weight=FEED_BYTES,
+            pause=self._pause,
+            latest=latest,
+            aside=job.aside,
+        )
 
     async def close(self) -> None:
         """Waits for the threads; call it when no call is under way any more."""

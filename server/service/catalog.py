@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 
 from matchcut.server.errors import InvalidInput, NotFound
 from matchcut.server.ingest import VECTORS, Ingest, Pipelines
-from matchcut.server.pipeline import Job
+from matchcut.server.job import Job
 from matchcut.server.records import Ingested
 from matchcut.server.service import replies, requests
 from matchcut.server.service.calls import Calls, Context, receiving
 from matchcut.server.service.media import Intent, payload
 from matchcut.server.service.requests import Requests
 from matchcut.server.service.status import unary
+from matchcut.server.turns import Purpose
 from matchcut.v1 import catalog_pb2 as pb
 from matchcut.v1 import catalog_pb2_grpc
 
@@ -52,7 +53,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServicer):
             return self._ingest.media(tenant, item, media, job, declared=declared)
 
         async with receiving(messages, feed, lambda message: payload(message.chunk, kind), sealed=True):
-            done = await self._calls.run(context, put, media=True, job=job)
+            done = await self._calls.run(context, put, media=media, purpose=Purpose.PUT, job=job)
         return replies.ingested(done)
 
     @unary

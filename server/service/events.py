@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
+from matchcut.server.job import Job
 from matchcut.server.personal import Personal
-from matchcut.server.pipeline import Job
 from matchcut.server.records import Recorded
 from matchcut.server.service import events_requests, replies, requests
 from matchcut.server.service.calls import Calls, Context

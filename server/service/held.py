@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from matchcut.server.errors import Overloaded
-from matchcut.server.pipeline import Job
+from matchcut.server.job import Job
 from matchcut.server.service import watching
 from matchcut.server.service.places import Places
 from matchcut.server.service.threads import Threads

@@ -35,7 +35,7 @@ class RecommenderService(recommender_pb2_grpc.RecommenderServicer):
         final = await self._calls.run(
             context,
             lambda job: list(self._pipelines.now.recommend(tenant, query, options, job))[-1],
-            media=isinstance(query, Media),
+            media=query if isinstance(query, Media) else None,
         )
         return replies.ranking(final)
 

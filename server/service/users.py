@@ -39,7 +39,7 @@ class UserLists:
         found = await self._calls.run(
             context,
             lambda job: self._personal.recommend(tenant, asked, options, job),
-            media=isinstance(asked.current, Media),
+            media=asked.current if isinstance(asked.current, Media) else None,
         )
         return replies.personal(found)
 
@@ -67,7 +67,9 @@ class UserLists:
 
         revision = 0
         with closing(watching):
-            async with aclosing(merged(events(), watching.lists())) as both:
+            # Without media there is one source, which needs no task of its own: each list would pass two more.
+            sources = merged(events(), watching.lists()) if watching.announced else events()
+            async with aclosing(sources) as both:
                 async for ranking, event_id in both:
                     revision += 1
                     yield replies.personal(ranking, revision=revision, final=False, event_id=event_id)
@@ -78,6 +80,8 @@ class UserLists:
 
 class Watching:
     """The live media of one call. It takes a place, and a thread, from the first chunk on. To be closed.
+
+    announced: whether there may be any.
 
     Raises:
         InvalidInput: the header's media is malformed.
@@ -94,7 +98,7 @@ class Watching:
         self._calls = calls
         self._context = context
         self._lists = lists
-        self._announced = header.HasField("media")
+        self.announced = header.HasField("media")
         self._kind = media.kind(header.media)
         self._job = job = calls.job(context)
         self._feed = feed = calls.feed(job)
@@ -104,7 +108,7 @@ class Watching:
 
     async def put(self, chunk: media_pb2.MediaChunk) -> None:
         """One more chunk; waits while those before it are not decoded yet."""
-        if not self._announced:
+        if not self.announced:
             raise InvalidInput("a chunk came, but header.media is not set; say how media comes", field="header.media")
         piece, weight = payload(chunk, self._kind)
         if not self._begun.done():

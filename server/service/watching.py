@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 
 from matchcut.server.clock import Clock
-from matchcut.server.pipeline import Job
+from matchcut.server.job import Job
 from matchcut.server.records import StageTimes
 from matchcut.server.tracing import Recorder, Trace, Tracer
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import grpc.aio
 
 from matchcut.server.config import Config
-from matchcut.server.pipeline import Job
+from matchcut.server.job import Job
 from matchcut.server.records import (
     Assignment,
     Counted,

@@ -14,7 +14,7 @@ import pytest
 
 from matchcut.server.errors import Cancelled, Overloaded
 from matchcut.server.feed import Caller
-from matchcut.server.pipeline import Job
+from matchcut.server.job import Job
 from matchcut.server.service.held import Held, Pool
 from matchcut.server.service.threads import Threads
 

@@ -21,8 +21,8 @@ from matchcut.inference import grpc_service_pb2_grpc as oip_grpc
 from matchcut.server.app import App
 from matchcut.server.catalog import Sizes
 from matchcut.server.config import Config
+from matchcut.server.job import Job
 from matchcut.server.metrics import Metrics, RequestMetrics
-from matchcut.server.pipeline import Job
 from matchcut.server.service import watching
 from matchcut.v1 import catalog_pb2, media_pb2
 from matchcut.v1 import recommender_pb2 as pb
