@@ -47,7 +47,7 @@ STILL = Config().still
 TOLERANCE = 1.0  # seconds
 REUSE = 16.0  # grey levels: see --still
 SECTIONS = ("query", "overlap", "ingest")
-TURNS = {4: 2, 8: 2}  # how often each clip is asked with in a round, by callers
+TURNS = {4: 4, 8: 4}  # how often each clip is asked with in a round, by callers
 
 
 def steps() -> list[Step]:
