@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-import random
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
+
 from matchcut.bench.errors import BadInput
 
-__all__ = ["SCHEDULES", "Arrivals", "Camera", "Schedule", "Times", "read_trace"]
+__all__ = ["SCHEDULES", "Arrivals", "Camera", "Schedule", "Times", "draws", "read_trace"]
 
 Schedule = Literal["constant", "poisson", "trace", "camera"]
 SCHEDULES: tuple[Schedule, ...] = ("constant", "poisson", "trace", "camera")
-Times: TypeAlias = "array[float]"  # seconds from the start, ascending
-MOST = 20_000_000  # planned times; more is a mistake in the rate, and would not fit
+Times: TypeAlias = npt.NDArray[np.float64]  # seconds from the start, ascending
+MOST = 20_000_000  # planned times, of 8 bytes each; more is a mistake in the rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,43 +54,62 @@ class Arrivals:
         """The rate that is really planned: cameras come whole."""
         return self.streams(rate) * self.camera.fps if self.schedule == "camera" else rate
 
+    def check(self, rate: float, seconds: float) -> None:
+        """Whether so much can be planned, told before any of it is.
+
+        Raises:
+            BadInput: it cannot.
+        """
+        if not rate > 0 or not seconds > 0:
+            raise BadInput(f"a rate of {rate:g} a second for {seconds:g} s makes no schedule; both must be above zero")
+        if self.offered(rate) * seconds > MOST:
+            raise BadInput(f"{rate:g} a second for {seconds:g} s are more than {MOST} requests; lower one of them")
+
     def times(self, rate: float, seconds: float, seed: int) -> Times:
         """When to send, without regard to which camera; for cameras see feeds().
 
         Raises:
             BadInput: there would be nothing to send, or too much.
         """
-        _bounded(rate, seconds)
+        self.check(rate, seconds)
         makers: dict[Schedule, Callable[[], Times]] = {
-            "constant": lambda: _constant(rate, seconds),
-            "poisson": lambda: _poisson(rate, seconds, random.Random(seed)),
+            "constant": lambda: np.arange(math.ceil(rate * seconds)) / rate,
+            "poisson": lambda: _poisson(rate, seconds, draws(seed, "arrivals")),
             "trace": lambda: self._replayed(rate, seconds),
-            "camera": lambda: array("d", sorted(time for feed in self.feeds(rate, seconds, seed) for time in feed)),
+            "camera": lambda: np.sort(np.concatenate(self.feeds(rate, seconds, seed))),
         }
         times = makers[self.schedule]()
-        if not times:
+        if not times.size:
             raise BadInput(f"nothing would be sent in {seconds:g} s at {rate:g} a second; make it longer")
         return times
 
     def feeds(self, rate: float, seconds: float, seed: int) -> list[Times]:
         """The times of each camera's frames; cameras are not in phase."""
-        _bounded(rate, seconds)
-        source = random.Random(seed)
+        self.check(rate, seconds)
+        source = draws(seed, "cameras")
         return [self._feed(seconds, source) for _ in range(self.streams(rate))]
 
-    def _feed(self, seconds: float, source: random.Random) -> Times:
+    def _feed(self, seconds: float, source: np.random.Generator) -> Times:
         gap = 1 / self.camera.fps
         phase = source.uniform(0, gap)
         frames = max(0, math.ceil((seconds - phase) / gap))
-        ideal = (phase + number * gap for number in range(frames))
-        return array("d", sorted(max(0.0, time + source.gauss(0, self.camera.jitter)) for time in ideal))
+        ideal = phase + gap * np.arange(frames)
+        return np.sort(np.maximum(0.0, ideal + source.normal(0, self.camera.jitter, frames)))
 
     def _replayed(self, rate: float, seconds: float) -> Times:
         stretch = self.natural / rate
         period = len(self.trace) / self.natural  # with the gap before it begins anew, so that the rate stays the same
-        rounds = math.ceil(seconds / (period * stretch))
-        times = ((turn * period + time) * stretch for turn in range(rounds) for time in self.trace)
-        return array("d", (time for time in times if time < seconds))
+        turns = np.arange(math.ceil(seconds / (period * stretch)))
+        times: Times = ((turns[:, None] * period + np.asarray(self.trace)) * stretch).ravel()
+        return times[times < seconds]
+
+
+def draws(seed: int, *what: str | int) -> np.random.Generator:
+    """A source of random numbers of its own for each of the things that are drawn; seeds may be of any size and sign.
+
+    What is drawn of one does not depend on how much was drawn of another before.
+    """
+    return np.random.default_rng([*f"{seed} {' '.join(map(str, what))}".encode()])
 
 
 def read_trace(path: Path) -> tuple[float, ...]:
@@ -117,21 +137,12 @@ def read_trace(path: Path) -> tuple[float, ...]:
     return tuple(time - found[0] for time in found)
 
 
-def _constant(rate: float, seconds: float) -> Times:
-    return array("d", (number / rate for number in range(math.ceil(rate * seconds))))
-
-
-def _poisson(rate: float, seconds: float, source: random.Random) -> Times:
-    times: Times = array("d")
-    time = source.expovariate(rate)
-    while time < seconds:
-        times.append(time)
-        time += source.expovariate(rate)
-    return times
-
-
-def _bounded(rate: float, seconds: float) -> None:
-    if not rate > 0 or not seconds > 0:
-        raise BadInput(f"a rate of {rate:g} a second for {seconds:g} s makes no schedule; both must be above zero")
-    if rate * seconds > MOST:
-        raise BadInput(f"{rate:g} a second for {seconds:g} s are more than {MOST} requests; lower one of them")
+def _poisson(rate: float, seconds: float, source: np.random.Generator) -> Times:
+    """Times whose gaps are exponentially distributed."""
+    expected = rate * seconds
+    many = math.ceil(expected + 6 * math.sqrt(expected)) + 16  # that more are needed is next to impossible
+    parts = [np.cumsum(source.exponential(1 / rate, many))]
+    while parts[-1][-1] < seconds:
+        parts.append(parts[-1][-1] + np.cumsum(source.exponential(1 / rate, many)))
+    times = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return times[: int(np.searchsorted(times, seconds))].copy()  # the rest is given back

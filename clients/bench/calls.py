@@ -11,19 +11,15 @@ import grpc.aio
 
 from matchcut.bench.drive import Call
 from matchcut.bench.plan import Send
-from matchcut.bench.prepared import Live, Prepared, Unary, Upload
+from matchcut.bench.prepared import Followed, Live, Prepared, Streamed, Unary, Upload
+from matchcut.bench.stages import Stages, in_seconds
+from matchcut.bench.streams import Conversation, infer_stream, live_list
 from matchcut.bench.tally import Outcome, Sample
-from matchcut.v1 import catalog_pb2, common_pb2, events_pb2, media_pb2, recommender_pb2
+from matchcut.v1 import catalog_pb2, media_pb2, recommender_pb2
 
 __all__ = ["Callers"]
 
-REPLIES: dict[str, Callable[[bytes], Any]] = {
-    "RecommendResponse": recommender_pb2.RecommendResponse.FromString,
-    "RecommendForUserResponse": recommender_pb2.RecommendForUserResponse.FromString,
-    "RecordEventsResponse": events_pb2.RecordEventsResponse.FromString,
-    "IngestResponse": catalog_pb2.IngestResponse.FromString,
-}
-LOOKS = 200  # answers a second, of each kind and process, whose stage times are read; reading costs the generator time
+MOST_FOLLOWED = 50  # live lists on one connection: a server may allow a hundred calls on it, and there may be others
 INGEST = "/matchcut.v1.Catalog/Ingest"
 LIVE = "/matchcut.v1.Recommender/RecommendLive"
 
@@ -36,7 +32,9 @@ class Callers:
         prepared: by Send.kind.
         metadata: goes with each call.
         timeout: the deadline of each request in seconds; of a live stream, from its last frame on.
-        start: the plan's beginning, by the loop's clock.
+        process, processes: which of the generator's processes this is: its requests are every so manyeth of the plan.
+
+    `start` has to be set to the plan's beginning, by the loop's clock, before the first request.
     """
 
     def __init__(
@@ -46,30 +44,52 @@ class Callers:
         *,
         metadata: tuple[tuple[str, str], ...],
         timeout: float,
-        start: float,
+        process: int = 0,
+        processes: int = 1,
     ) -> None:
         self.created: list[str] = []
+        self.start = 0.0
         self._options: dict[str, Any] = {"timeout": timeout, "metadata": metadata}
-        self._start = start
-        self._calls = [[self._of(each, channel) for channel in channels] for each in prepared]
+        self._channels = channels
+        self._process, self._processes = process, processes
+        self._shared: list[Conversation] = []
+        self._calls = [self._of(each) for each in prepared]
 
     async def __call__(self, send: Send, due: float) -> Outcome:
         """See drive.Call."""
         calls = self._calls[send.kind]
-        return await calls[send.number % len(calls)](send, due)
+        return await calls[send.number // self._processes % len(calls)](send, due)
 
-    def _of(self, prepared: Prepared, channel: grpc.aio.Channel) -> Call:
+    async def open(self) -> None:
+        """Opens the streams that requests share, so that no request waits for that; what fails is told by requests."""
+        await asyncio.gather(*(conversation.open() for conversation in self._shared))
+
+    async def close(self) -> None:
+        """Ends those streams."""
+        await asyncio.gather(*(conversation.close() for conversation in self._shared))
+
+    def _of(self, prepared: Prepared) -> list[Call]:
         match prepared:
             case Unary():
-                return self._unary(prepared, channel)
+                return [self._unary(prepared, channel) for channel in self._channels]
             case Upload():
-                return self._upload(prepared, channel)
+                return [self._upload(prepared, channel) for channel in self._channels]
             case Live():
-                return self._live(prepared, channel)
+                return [self._live(prepared, channel) for channel in self._channels]
+            case Streamed():
+                made = [infer_stream(prepared, channel, **self._options) for channel in self._channels]
+            case Followed():
+                mine = prepared.headers[self._process :: self._processes] or prepared.headers
+                made = [
+                    live_list(prepared, header, self._channels[number % len(self._channels)], **self._options)
+                    for number, header in enumerate(mine[: MOST_FOLLOWED * len(self._channels)])
+                ]
+        self._shared += (conversation for conversation, _ in made)
+        return [call for _, call in made]
 
     def _unary(self, prepared: Unary, channel: grpc.aio.Channel) -> Call:
         method = channel.unary_unary(prepared.method)
-        stages = _Stages(prepared.reply)
+        stages = Stages(prepared.reply)
 
         async def call(send: Send, due: float) -> Outcome:
             request = prepared.requests[send.number % len(prepared.requests)]
@@ -79,7 +99,7 @@ class Callers:
 
     def _upload(self, prepared: Upload, channel: grpc.aio.Channel) -> Call:
         method = channel.stream_unary(INGEST)
-        stages = _Stages("IngestResponse")
+        stages = Stages("IngestResponse")
         end = catalog_pb2.IngestRequest(end=catalog_pb2.IngestEnd()).SerializeToString()
 
         async def messages(item_id: str, clip: Sequence[bytes]) -> AsyncIterator[bytes]:
@@ -103,36 +123,12 @@ class Callers:
         async def call(send: Send, due: float) -> Outcome:
             lasts = send.frames[-1] - send.at
             options = {**self._options, "timeout": self._options["timeout"] + lasts}
-            return await _Stream(method(**options), prepared, send, self._start).outcome()
+            return await _Stream(method(**options), prepared, send, self.start).outcome()
 
         return call
 
 
-class _Stages:
-    """Reads stage times out of some of the answers: the first ones of each second."""
-
-    def __init__(self, reply: str) -> None:
-        self._parse = REPLIES.get(reply)
-        self._second = -1
-        self._left = LOOKS
-
-    def of(self, answer: bytes, now: float) -> dict[str, float]:
-        """Seconds by stage; empty where there are none, or enough were read in this second."""
-        if self._parse is None:
-            return {}
-        if int(now) != self._second:
-            self._second, self._left = int(now), LOOKS
-        self._left -= 1
-        return _seconds(self._parse(answer).times) if self._left >= 0 else {}
-
-
-def _seconds(times: common_pb2.StageTimes) -> dict[str, float]:
-    if not times.total_us and not times.stages:
-        return {}
-    return {**{stage.name: stage.wall_us / 1e6 for stage in times.stages}, "total": times.total_us / 1e6}
-
-
-async def _once(due: float, stages: _Stages, start: Callable[[], Any]) -> Outcome:
+async def _once(due: float, stages: Stages, start: Callable[[], Any]) -> Outcome:
     """A call with one answer."""
     time = asyncio.get_running_loop().time
     sent = time()
@@ -141,10 +137,7 @@ async def _once(due: float, stages: _Stages, start: Callable[[], Any]) -> Outcom
     except grpc.aio.AioRpcError as error:
         return Outcome(error.code().name, [Sample(due, sent, time())], why=error.details() or "")
     arrived = time()
-    told = stages.of(answer, arrived)
-    if told:
-        told["elsewhere"] = max(0.0, arrived - sent - told["total"])
-    return Outcome("OK", [Sample(due, sent, arrived)], told)
+    return Outcome("OK", [Sample(due, sent, arrived)], stages.of(answer, sent, arrived))
 
 
 class _Stream:
@@ -182,7 +175,7 @@ class _Stream:
         outcome.dropped = reply.report.frames_dropped
         if reply.final:
             frames = max(1, len(self._sent))  # the times are of the whole stream; this list answers no frame of its own
-            outcome.stages = {name: seconds / frames for name, seconds in _seconds(reply.times).items()}
+            outcome.stages = {name: seconds / frames for name, seconds in in_seconds(reply.times).items()}
             return
         newest = min(reply.report.frames_seen + reply.report.frames_dropped, len(self._sent)) - 1
         if newest >= 0:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 
 from matchcut.bench import fleet, goal, plan, verdict
 from matchcut.bench.confidence import Estimate, estimate
 from matchcut.bench.drive import Bounds
+from matchcut.bench.errors import LoadError
 from matchcut.bench.plan import Plan
 from matchcut.bench.prepared import Prepared
 from matchcut.bench.tally import Tally
@@ -18,6 +21,7 @@ __all__ = ["Campaign", "Point", "Report", "carry_out", "shot"]
 
 NEARLY_ALL = verdict.Rules()
 LEAST = 10  # requests in a run: at rates below, a search for the knee has nothing to judge by
+LOST_IN_A_ROW = 2  # runs; after so many the others would be lost, too
 DRAIN = 1.0  # seconds beyond the timeout in which an answer may still come
 Shot = Callable[[float, int], Tally]  # measures once: the rate, and which run of all it is
 
@@ -89,12 +93,17 @@ class Point:
 
 @dataclass(slots=True)
 class Report:
-    """All points in the order measured, and the knee where one was looked for."""
+    """All points in the order measured, and the knee where one was looked for.
+
+    lost: which runs have no result, as a process of the generator died or could not do its job, and why; they are in no
+    point.
+    """
 
     campaign: Campaign
     points: list[Point] = field(default_factory=list)
     knee: goal.Knee | None = None
     partial: bool = False
+    lost: list[str] = field(default_factory=list)
 
     @property
     def invalid(self) -> bool:
@@ -144,8 +153,15 @@ class _Interrupted(Exception):
     """A run was interrupted; what it counted is kept."""
 
 
+class _Lost(Exception):
+    """Too many runs in a row gave nothing."""
+
+
 def carry_out(campaign: Campaign, shoot: Shot, told: Callable[[str], object] = lambda line: None) -> Report:
     """Measures all that is asked; Ctrl-C during a run ends it with what there is, marked partial.
+
+    A run that a process of the generator did not survive is told in the report, beside all others; after two in a row
+    no more are tried.
 
     Args:
         campaign: what to measure.
@@ -154,46 +170,18 @@ def carry_out(campaign: Campaign, shoot: Shot, told: Callable[[str], object] = l
 
     Raises:
         BadInput: a schedule cannot be made.
+        LoadError: why the first run was lost, where there is nothing else to report.
         KeyboardInterrupt: before there was anything to report.
     """
-    report = Report(campaign)
-
-    def measure(rate: float) -> Point:
-        offered = campaign.plan.arrivals.offered(rate)
-        point = Point(offered)
-        before = sum(len(each.runs) for each in report.points)
-        try:
-            for turn in range(campaign.repeat):
-                of = f", {turn + 1} of {campaign.repeat}" if campaign.repeat > 1 else ""
-                told(f"{offered:g} a second{of}: {campaign.warmup:g} s to warm up, {measured:g} s measured")
-                run = shoot(offered, before + turn)
-                point.runs.append(run)
-                if run.partial:
-                    break
-        finally:
-            if point.runs:  # Ctrl-C between two runs leaves those before
-                report.points.append(point)
-        if point.runs[-1].partial:
-            raise _Interrupted
-        return point
-
-    def judged(rate: float) -> goal.Verdict:
-        point = measure(rate)
-        assert campaign.goal is not None
-        kept = sum(verdict.met(run, campaign.goal, campaign.rules) for run in point.runs)
-        found: goal.Verdict = "met" if 2 * kept > len(point.runs) else "missed"
-        if found == "missed" and point.invalid and not verdict.refused(point.tally, campaign.rules):
-            found = "unknown"
-        told(f"{point.rate:g} a second: {campaign.goal.text} is {found}")
-        return found
-
-    measured = campaign.plan.seconds - campaign.warmup
     for rate in campaign.rates:  # what cannot be planned is told before anything is measured
-        plan.make(replace(campaign.plan, rate=campaign.plan.arrivals.offered(rate)))
+        plan.check(replace(campaign.plan, rate=campaign.plan.arrivals.offered(rate)))
+    measuring = _Measuring(campaign, shoot, told)
+    report = measuring.report
     try:
         if campaign.goal is not None:
+            measured = campaign.plan.seconds - campaign.warmup
             report.knee = goal.search(
-                judged,
+                partial(measuring.judge, campaign.goal),
                 campaign.rates[0],
                 lowest=LEAST / measured,
                 highest=campaign.highest,
@@ -201,14 +189,76 @@ def carry_out(campaign: Campaign, shoot: Shot, told: Callable[[str], object] = l
             )
         else:
             for rate in campaign.rates:
-                measure(rate)
+                measuring.measure(rate)
     except _Interrupted:
         report.partial = True
+    except _Lost:
+        report.lost.append(f"{LOST_IN_A_ROW} runs in a row were lost, so what was to come after them was not measured")
     except KeyboardInterrupt:
         if not report.points:
             raise
         report.partial = True
+    if measuring.first_error is not None and not report.points:
+        raise measuring.first_error
     return report
+
+
+class _Measuring:
+    """A campaign under way; its report grows with each run."""
+
+    def __init__(self, campaign: Campaign, shoot: Shot, told: Callable[[str], object]) -> None:
+        self.report = Report(campaign)
+        self.first_error: LoadError | None = None
+        self._campaign = campaign
+        self._shoot = shoot
+        self._told = told
+        self._numbers = count()  # of runs, lost ones included: what they have put in has ids with that number
+        self._lost_in_a_row = 0
+
+    def measure(self, rate: float) -> Point:
+        """All runs of a rate; without any where all were lost."""
+        campaign = self._campaign
+        offered = campaign.plan.arrivals.offered(rate)
+        point = Point(offered)
+        measured = campaign.plan.seconds - campaign.warmup
+        try:
+            for turn in range(campaign.repeat):
+                of = f", {turn + 1} of {campaign.repeat}" if campaign.repeat > 1 else ""
+                run = f"{offered:g} a second{of}"
+                self._told(f"{run}: {campaign.warmup:g} s to warm up, {measured:g} s measured")
+                try:
+                    tally = self._shoot(offered, next(self._numbers))
+                except LoadError as error:
+                    self._lose(run, error)
+                    continue
+                self._lost_in_a_row = 0
+                point.runs.append(tally)
+                if tally.partial:
+                    raise _Interrupted
+        finally:
+            if point.runs:  # whatever ends it leaves the runs before
+                self.report.points.append(point)
+        return point
+
+    def judge(self, wanted: goal.Goal, rate: float) -> goal.Verdict:
+        """Measures a rate and says whether it meets the goal."""
+        point, rules = self.measure(rate), self._campaign.rules
+        if not point.runs:
+            return "unknown"
+        kept = sum(verdict.met(run, wanted, rules) for run in point.runs)
+        found: goal.Verdict = "met" if 2 * kept > len(point.runs) else "missed"
+        if found == "missed" and point.invalid and not verdict.refused(point.tally, rules):
+            found = "unknown"
+        self._told(f"{point.rate:g} a second: {wanted.text} is {found}")
+        return found
+
+    def _lose(self, run: str, error: LoadError) -> None:
+        self.first_error = self.first_error or error
+        self.report.lost.append(f"{run}: {error.message}")
+        self._told(f"{run}: lost, as {error.message}")
+        self._lost_in_a_row += 1
+        if self._lost_in_a_row >= LOST_IN_A_ROW:
+            raise _Lost
 
 
 def shot(campaign: Campaign) -> Shot:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BadInput", "LoadError", "Unreachable", "WorkerDied"]
+__all__ = ["BadInput", "LoadError", "Refused", "Unreachable", "WorkerDied"]
 
 
 class LoadError(Exception):
@@ -20,6 +20,10 @@ class BadInput(LoadError):
 
 class Unreachable(LoadError):
     """No connection to the server can be made."""
+
+
+class Refused(LoadError):
+    """The server wants to know first who asks."""
 
 
 class WorkerDied(LoadError):

@@ -54,6 +54,7 @@ def as_json(report: Report, about: About) -> dict[str, Any]:
         },
         "partial": report.partial,
         "invalid": report.invalid,
+        "lost": report.lost,
         "knee": knee,
         "remarks": report.remarks,
         "points": [_point(report, point) for point in report.points],

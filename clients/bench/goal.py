@@ -14,7 +14,7 @@ __all__ = ["Goal", "Knee", "Step", "goal", "search"]
 
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 _FORM = re.compile(
-    r"(?:(?P<kind>[a-z]+)\.)?(?P<what>mean|max|p(?P<percent>\d+(?:\.\d+)?))<(?P<most>[\d.]+)(?P<unit>us|ms|s)"
+    r"(?:(?P<kind>[a-z-]+)\.)?(?P<what>mean|max|p(?P<percent>\d+(?:\.\d+)?))<(?P<most>[\d.]+)(?P<unit>us|ms|s)"
 )
 TRIES = 3  # of a rate that the generator could not keep to; something else may have had the machine for a moment
 Verdict = Literal["met", "missed", "unknown"]  # unknown: the generator could not keep to the rate

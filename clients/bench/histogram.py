@@ -1,10 +1,21 @@
-"""Durations in a high dynamic range histogram: one part in a thousand exact, from a microsecond to an hour."""
+"""Durations in a high dynamic range histogram: one part in a thousand exact, from a microsecond to an hour.
+
+A percentile p of n durations is the smallest of them that at least p % of them do not exceed: the one whose place in
+ascending order is p/100 * n, rounded up, and at least 1. It is always one of the durations, never a value between two:
+the inverse of the empirical distribution function (type 1 of Hyndman and Fan, Sample Quantiles in Statistical Packages,
+1996; NumPy's "inverted_cdf"; the definition of HdrHistogram's Java original). The library used here rounds that place
+to the nearest instead, which of few durations gives a percentile that fewer than p % stay below, so that only its
+buckets are used.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from typing import Any, Self
 
+import numpy as np
 from hdrh.histogram import HdrHistogram
 
 __all__ = ["PERCENTILES", "Durations"]
@@ -54,7 +65,7 @@ class Durations:
         self.most = max(self.most, other.most)
 
     def at(self, percent: float) -> float:
-        """The percentile: so many percent are at most that long. The 100th is the maximum; 0 where there is none."""
+        """The percentile, as the module defines it. The 100th is the maximum; 0 where there is none."""
         return self.each((percent,))[percent]
 
     def each(self, percents: Iterable[float]) -> dict[float, float]:
@@ -62,9 +73,12 @@ class Durations:
         wanted = list(percents)
         if not self.count:
             return dict.fromkeys(wanted, 0.0)
-        found: Mapping[float, int] = self._histogram.get_percentile_to_value_dict(wanted)
+        upto = np.cumsum(np.ctypeslib.as_array(self._histogram.counts))
+        buckets = np.searchsorted(upto, [_place(percent, self.count) for percent in wanted])
+        found = (self._histogram.get_value_from_index(int(bucket)) for bucket in buckets)
+        ends = [self._histogram.get_highest_equivalent_value(value) / 1e9 for value in found]
         # A bucket's upper end may be above the longest that there was.
-        return {percent: self.most if percent >= 100 else min(found[percent] / 1e9, self.most) for percent in wanted}
+        return {p: self.most if p >= 100 else min(end, self.most) for p, end in zip(wanted, ends, strict=True)}
 
     def summary(self) -> dict[str, float]:
         """Mean, percentiles and maximum in seconds, by name, e.g. "p99.9"."""
@@ -86,3 +100,12 @@ class Durations:
         made.total = given["total"]
         made.most = given["max"]
         return made
+
+
+def _place(percent: float, count: int) -> int:
+    """Of the percentile, in ascending order, from 1.
+
+    99.9 is taken for what it says in decimals, not for the binary number next to it, which is a little more and would
+    make the 1000th of 1000 what is the 999th.
+    """
+    return max(1, math.ceil(Fraction(repr(float(percent))) * count / 100))

@@ -12,7 +12,8 @@ from typing import Any
 import grpc
 import numpy as np
 
-from matchcut.bench.errors import BadInput, Unreachable
+from matchcut.bench.arrivals import draws
+from matchcut.bench.errors import BadInput, Refused, Unreachable
 from matchcut.bench.prepared import Unary
 from matchcut.bench.target import Target
 from matchcut.inference import grpc_service_pb2 as pb
@@ -22,6 +23,7 @@ __all__ = ["from_file", "from_metadata", "identity"]
 SERVICE = "/inference.GRPCInferenceService/"
 VARIETY = 16  # different requests; tensors may be large
 MOST = 256 << 20  # bytes of a request that is made up; more is a mistake in the shape
+SHOWN = 20  # names of models in a message
 WAIT = 10.0  # seconds to wait for metadata
 # The protocol's names of data types, as arrays have them. BYTES is apart, BF16 is the upper half of FP32.
 DTYPES = {
@@ -57,7 +59,7 @@ def from_metadata(
     size = sum(prod(wanted[each.name]) * _bytes(each.datatype) for each in told.inputs)
     if size > MOST:
         raise BadInput(f"a request of {size >> 20} MiB is too large to make up; lower --batch or --shape")
-    source = np.random.default_rng(seed)
+    source = draws(seed, "inputs")
     requests = []
     for _ in range(VARIETY):
         request = pb.ModelInferRequest(model_name=name, model_version=version)
@@ -104,6 +106,7 @@ def identity(target: Target) -> str:
 
     Raises:
         Unreachable: nobody answers there, not even with a refusal.
+        Refused: it wants another token, or one at all; no request would be answered.
     """
     with target.blocking_channel() as channel:
         call = channel.unary_unary(SERVICE + "ServerMetadata", None, pb.ServerMetadataResponse.FromString)
@@ -112,6 +115,8 @@ def identity(target: Target) -> str:
         except grpc.RpcError as error:
             if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                 raise Unreachable(f"no server answers at {target.address}; check --server") from None
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                raise Refused(f"{target.address} refuses: {error.details()}") from None
             return ""
         return f"{told.name} {told.version}".strip()
 
@@ -123,11 +128,23 @@ def _metadata(target: Target, name: str, version: str) -> pb.ModelMetadataRespon
         try:
             told: pb.ModelMetadataResponse = call(request, timeout=WAIT, metadata=target.metadata)
         except grpc.RpcError as error:
+            others = _models(channel, target)
+            known = f"; its models are {', '.join(others)}" if others else ""
             raise BadInput(
-                f"{target.address} tells nothing of model {name!r}: {error.code().name}: {error.details()}; check "
-                "--server and --model, or give a request with --input FILE"
+                f"{target.address} tells nothing of model {name!r}: {error.code().name}: {error.details()}{known}; "
+                "check --server and --model, or give a request with --input FILE"
             ) from None
         return told
+
+
+def _models(channel: grpc.Channel, target: Target) -> list[str]:
+    """The first models that the server has, where it tells."""
+    call = channel.unary_unary(SERVICE + "RepositoryIndex", None, pb.RepositoryIndexResponse.FromString)
+    try:
+        told: pb.RepositoryIndexResponse = call(b"", timeout=WAIT, metadata=target.metadata)
+    except grpc.RpcError:
+        return []
+    return list(dict.fromkeys(model.name for model in told.models))[:SHOWN]
 
 
 def _shape(tensor: pb.ModelMetadataResponse.TensorMetadata, batch: int) -> list[int]:

@@ -64,6 +64,8 @@ def _verdict(report: Report) -> str:
     parts = []
     if report.partial:
         parts.append(_box("bad", ["The measuring was interrupted: this is partial."]))
+    if report.lost:
+        parts.append(_box("bad", ["Runs were lost, and are in none of the figures:", *report.lost]))
     why = [f"{point.rate:g} a second: {text}" for point in report.points for text in point.invalid]
     if report.invalid:
         parts.append(_box("bad", ["INVALID: the generator was the bottleneck, not the server.", *why]))

@@ -1,20 +1,25 @@
-"""Which request goes out when: a schedule's times, each with a kind of request drawn by weight."""
+"""Which request goes out when: a schedule's times, each with a kind of request drawn by weight.
+
+A plan is arrays: 9 bytes a request, 180 MB of the most that there may be, less than twice that while it is made.
+"""
 
 from __future__ import annotations
 
 import math
-import random
-from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from matchcut.bench.arrivals import Arrivals, Times
+import numpy as np
+import numpy.typing as npt
+
+from matchcut.bench.arrivals import Arrivals, Times, draws
 from matchcut.bench.errors import BadInput
 
-__all__ = ["Mix", "Plan", "Send", "make", "mix", "share"]
+__all__ = ["Mix", "Plan", "Send", "Sends", "check", "make", "mix", "share"]
 
-NO_FRAMES: Sequence[float] = ()
+CHUNK = 4096  # requests that are made objects at a time
+FEW = 1000  # requests; where more are expected there is always one
+MOST_FRAMES = 1_000_000  # of one live query
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,46 @@ class Plan:
     live_seconds: float = 5.0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Sends:
+    """Planned requests in the order of their times; each becomes a Send when its turn comes.
+
+    at: [requests] seconds from the start. kinds: [requests] indices into the mix's names. feeds: frames of streams that
+    last from beginning to end, by the number of their request. first, step: numbers of these requests in the plan.
+    """
+
+    plan: Plan
+    at: Times
+    kinds: npt.NDArray[np.uint8]
+    feeds: Mapping[int, Times] = field(default_factory=dict)
+    first: int = 0
+    step: int = 1
+
+    def __len__(self) -> int:
+        return self.at.size
+
+    def __iter__(self) -> Iterator[Send]:
+        live = [name in self.plan.live for name in self.plan.mix.names]
+        number = self.first
+        for begin in range(0, len(self), CHUNK):
+            part = slice(begin, begin + CHUNK)
+            for at, kind in zip(self.at[part].tolist(), self.kinds[part].tolist(), strict=True):
+                yield Send(at, kind, number, self._frames(at, number) if live[kind] else ())
+                number += self.step
+
+    def _frames(self, at: float, number: int) -> Sequence[float]:
+        frames: list[float]
+        if number in self.feeds:
+            frames = self.feeds[number].tolist()
+            return frames
+        gap, jitter = 1 / self.plan.arrivals.camera.fps, self.plan.arrivals.camera.jitter
+        count = max(1, round(self.plan.live_seconds / gap))
+        # A source for each, so that a stream is the same whichever process makes it.
+        off = draws(self.plan.seed, "frames", number).normal(0, jitter, count)
+        frames = np.sort(np.maximum(at, at + gap * np.arange(count) + off)).tolist()
+        return frames
+
+
 def mix(text: str, known: Sequence[str]) -> Mix:
     """Reads "query=8,events=2"; a name without a weight has 1.
 
@@ -88,47 +133,55 @@ def mix(text: str, known: Sequence[str]) -> Mix:
     return Mix(weights)
 
 
-def make(plan: Plan) -> list[Send]:
-    """All sends of a plan, in the order of their times; the same plan gives the same sends.
+def check(plan: Plan) -> None:
+    """Tells what cannot be planned, without planning much.
 
     Raises:
         BadInput: there would be nothing to send, or too much.
     """
-    # The draws have a source of their own, so that the kinds do not depend on how the times were made.
-    source = random.Random(f"kinds-{plan.seed}")
-    bounds = list(accumulate(plan.mix.weights.values()))
-    names = plan.mix.names
+    plan.arrivals.check(plan.rate, plan.seconds)
+    if plan.live_seconds * plan.arrivals.camera.fps > MOST_FRAMES:
+        raise BadInput(f"a live query of {plan.live_seconds:g} s has more than {MOST_FRAMES} frames; make it shorter")
+    if plan.rate * plan.seconds < FEW:
+        make(plan)
 
-    def kinds(count: int) -> list[int]:
-        return source.choices(range(len(names)), cum_weights=bounds, k=count)
 
-    if plan.arrivals.schedule == "camera":
-        feeds = [feed for feed in plan.arrivals.feeds(plan.rate, plan.seconds, plan.seed) if feed]
-        planned = [
-            entry
-            for feed, kind in zip(feeds, kinds(len(feeds)), strict=True)
-            for entry in (
-                [(feed[0], kind, feed)] if names[kind] in plan.live else [(at, kind, NO_FRAMES) for at in feed]
-            )
-        ]
-        planned.sort(key=lambda entry: entry[0])
-        if not planned:
-            raise BadInput(f"no camera has a frame within {plan.seconds:g} s; make it longer")
-    else:
+def make(plan: Plan) -> Sends:
+    """All sends of a plan; the same plan gives the same sends.
+
+    Raises:
+        BadInput: there would be nothing to send, or too much.
+    """
+    if plan.arrivals.schedule != "camera":
         times = plan.arrivals.times(plan.rate, plan.seconds, plan.seed)
-        planned = [
-            (at, kind, _frames(plan, at, source) if names[kind] in plan.live else NO_FRAMES)
-            for at, kind in zip(times, kinds(len(times)), strict=True)
-        ]
-    return [Send(at, kind, number, frames) for number, (at, kind, frames) in enumerate(planned)]
+        return Sends(plan, times, _kinds(plan, times.size))
+    cameras = [feed for feed in plan.arrivals.feeds(plan.rate, plan.seconds, plan.seed) if feed.size]
+    if not cameras:
+        raise BadInput(f"no camera has a frame within {plan.seconds:g} s; make it longer")
+    kinds = _kinds(plan, len(cameras))
+    streams = [plan.mix.names[kind] in plan.live for kind in kinds]
+    each = [feed[:1] if stream else feed for feed, stream in zip(cameras, streams, strict=True)]
+    at = np.concatenate(each)
+    camera = np.repeat(np.arange(len(each)), [times.size for times in each])
+    order = np.argsort(at, kind="stable")
+    at, camera = at[order], camera[order]
+    feeds = {int(number): cameras[camera[number]] for number in np.flatnonzero(np.asarray(streams)[camera])}
+    return Sends(plan, at, kinds[camera], feeds)
 
 
-def share(sends: list[Send], process: int, processes: int) -> list[Send]:
+def share(sends: Sends, process: int, processes: int) -> Sends:
     """The sends of one of so many processes: every so manyeth, so that all have the same kinds at the same times."""
-    return sends[process::processes]
+    mine = slice(process, None, processes)
+    return replace(sends, at=sends.at[mine].copy(), kinds=sends.kinds[mine].copy(), first=process, step=processes)
 
 
-def _frames(plan: Plan, at: float, source: random.Random) -> Times:
-    gap, jitter = 1 / plan.arrivals.camera.fps, plan.arrivals.camera.jitter
-    count = max(1, round(plan.live_seconds / gap))
-    return array("d", sorted(max(at, at + number * gap + source.gauss(0, jitter)) for number in range(count)))
+def _kinds(plan: Plan, count: int) -> npt.NDArray[np.uint8]:
+    """Indices into the mix's names, drawn by weight. Not influenced by how the times were drawn."""
+    weights = np.array(list(plan.mix.weights.values()))
+    upto = np.cumsum(weights / weights.sum())
+    source = draws(plan.seed, "kinds")
+    drawn = np.empty(count, np.uint8)
+    for begin in range(0, count, 1 << 20):  # or the draws would take eight times the room of what they give
+        part = drawn[begin : begin + (1 << 20)]
+        part[:] = np.minimum(np.searchsorted(upto, source.random(part.size), side="right"), len(weights) - 1)
+    return drawn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-__all__ = ["Live", "Prepared", "Unary", "Upload"]
+__all__ = ["Followed", "Live", "Prepared", "Streamed", "Unary", "Upload"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +47,26 @@ class Live:
     frames: tuple[bytes, ...]
 
 
-Prepared: TypeAlias = Unary | Upload | Live
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """ModelInferRequests without an id, serialised, taken in turns; each connection has one stream for all of them."""
+
+    name: str
+    requests: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Events of users who each have a live list open.
+
+    headers: serialised first messages of these users' streams. events: serialised, without an id, taken in turns; they
+    fit any of the users. prefix: how the events' ids begin.
+    """
+
+    name: str
+    prefix: str
+    headers: tuple[bytes, ...]
+    events: tuple[bytes, ...]
+
+
+Prepared: TypeAlias = Unary | Upload | Live | Streamed | Followed

@@ -15,7 +15,7 @@ import pickle
 import selectors
 import signal
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -71,10 +71,21 @@ async def work(job: Job, start: asyncio.Future[float], stop: asyncio.Event, read
                 await asyncio.gather(*(channel.channel_ready() for channel in channels))
         except TimeoutError:
             pass  # each request then says so, and is counted
-        ready()
-        begins = await start
-        callers = Callers(channels, job.prepared, metadata=job.target.metadata, timeout=job.timeout, start=begins)
-        tally = await drive(sends, job.plan.mix.names, callers, start=begins, bounds=job.bounds, stop=stop)
+        callers = Callers(
+            channels,
+            job.prepared,
+            metadata=job.target.metadata,
+            timeout=job.timeout,
+            process=job.process,
+            processes=job.processes,
+        )
+        try:
+            await callers.open()
+            ready()
+            begins = callers.start = await start
+            tally = await drive(sends, job.plan.mix.names, callers, start=begins, bounds=job.bounds, stop=stop)
+        finally:
+            await callers.close()
         tally.created = callers.created
         return tally
 
@@ -84,21 +95,28 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which asks for what there is
     # What a garbage collector of short generations would do to latencies is worse than the memory that it saves.
     gc.set_threshold(50_000, 20, 50)
-    source, out = sys.stdin.buffer, sys.stdout
-    job: Job = pickle.load(source)
+    source, out = sys.stdin.buffer, sys.stdout.fileno()
+    try:
+        job: Job = pickle.load(source)
+    except (EOFError, pickle.UnpicklingError):  # the parent was interrupted before it had told
+        return 0
     with asyncio.Runner(loop_factory=loop) as runner:
         try:
-            told: dict[str, Any] = {"tally": runner.run(_served(job, source, out)).encoded()}
+            tally = runner.run(_served(job, source, out))
         except LoadError as error:
-            told = {"failed": error.message}
-    _say(out, told)
+            _say(out, {"failed": error.message})
+        else:
+            if tally is not None:
+                _say(out, {"tally": tally.encoded()})
     return 0
 
 
-async def _served(job: Job, source: IO[bytes], out: IO[str]) -> Tally:
+async def _served(job: Job, source: IO[bytes], out: int) -> Tally | None:
+    """The tally; None where the parent was gone, or told to stop, before it had said when to start."""
     running = asyncio.get_running_loop()
     start: asyncio.Future[float] = running.create_future()
     stop = asyncio.Event()
+    working = asyncio.ensure_future(work(job, start, stop, lambda: _say(out, {"ready": True})))
 
     def heard() -> None:
         # Past the buffer, which might keep a second line that nothing would then wake us for.
@@ -110,17 +128,24 @@ async def _served(job: Job, source: IO[bytes], out: IO[str]) -> Tally:
         running.remove_reader(source)
         stop.set()
         if not start.done():
-            start.set_result(running.time())
+            working.cancel()
 
     running.add_reader(source, heard)
     try:
-        return await work(job, start, stop, lambda: _say(out, {"ready": True}))
+        return await working
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+        return None
     finally:
         running.remove_reader(source)
 
 
-def _say(out: IO[str], what: dict[str, Any]) -> None:
-    print(json.dumps(what), file=out, flush=True)
+def _say(out: int, what: dict[str, Any]) -> None:
+    left = memoryview(json.dumps(what).encode() + b"\n")
+    with suppress(BrokenPipeError):  # nobody hears it any more
+        while left:
+            left = left[os.write(out, left) :]
 
 
 if __name__ == "__main__":

@@ -5,15 +5,14 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from matchcut.bench.errors import BadInput
 from matchcut.bench.pixels import frames
-from matchcut.bench.prepared import Live, Prepared, Unary, Upload
-from matchcut.client import Client, Error, Event
+from matchcut.bench.prepared import Followed, Live, Prepared, Unary, Upload
+from matchcut.client import Client, Event
 from matchcut.client.packing import clip_chunks
 from matchcut.v1 import catalog_pb2, events_pb2, media_pb2, recommender_pb2
 
@@ -62,6 +61,12 @@ class Own:
         self._ids: list[str] = []
         self._users = [f"{self.prefix}{number}" for number in range(settings.users)]
         self._written = False
+        self._with_history = False
+
+    @property
+    def written(self) -> bool:
+        """Events of made-up users may be on the server."""
+        return self._written
 
     def prepare(self, names: Sequence[str]) -> tuple[Prepared, ...]:
         """The requests of these workloads; see OWN.
@@ -73,14 +78,24 @@ class Own:
         """
         return tuple(OWN[name](self) for name in names)
 
-    def clean(self, created: Sequence[str]) -> int:
-        """Removes items that uploads have made, and users' events; says how many items are gone."""
+    def clean(self, created: Sequence[str], *, search: bool = False) -> int:
+        """Removes items that uploads have made, and users' events; says how many items are gone.
+
+        Args:
+            created: ids of the items.
+            search: they may not be all: the catalogue is looked through for others of this object's.
+
+        Raises:
+            matchcut.client.Error: the server does not answer, or refuses; what is left has ids with `prefix`.
+        """
+        ids = set(created)
+        if search:
+            ids.update(item.id for item in self._client.items() if item.id.startswith(self.prefix))
         removed = 0
-        for item_id in created:
+        for item_id in sorted(ids):
             removed += self._client.remove(item_id, missing_ok=True)
         for user in self._users if self._written else ():
-            with suppress(Error):
-                self._client.forget(user)
+            self._client.forget(user)
         return removed
 
     def query(self) -> Unary:
@@ -149,11 +164,7 @@ class Own:
 
     def user(self) -> Unary:
         """RecommendForUser for users with a history, which is recorded beforehand."""
-        items = self._some_ids()
-        self._written = True
-        self._client.record(
-            [Event(user, item_id, "like") for user in self._users for item_id in self._random.choices(items, k=8)]
-        )
+        self._record_history()
         options = recommender_pb2.RankOptions(limit=self._settings.limit)
         requests = tuple(
             recommender_pb2.RecommendForUserRequest(
@@ -162,6 +173,30 @@ class Own:
             for user in self._users
         )
         return Unary("user", "/matchcut.v1.Recommender/RecommendForUser", requests, "RecommendForUserResponse")
+
+    def user_live(self) -> Followed:
+        """RecommendForUserLive: events of users with a history, each of whom looks at a live list."""
+        self._record_history()
+        items = self._some_ids()
+        options = recommender_pb2.RankOptions(limit=self._settings.limit)
+        headers = (
+            recommender_pb2.RecommendForUserLiveHeader(tenant=self._client.tenant, user_id=user, options=options)
+            for user in self._users
+        )
+        first = tuple(recommender_pb2.RecommendForUserLiveRequest(header=one).SerializeToString() for one in headers)
+        events = tuple(
+            events_pb2.Event(item_id=self._random.choice(items), kind=self._random.choice(KINDS)).SerializeToString()
+            for _ in range(VARIETY)
+        )
+        return Followed("user-live", self.prefix, first, events)
+
+    def _record_history(self) -> None:
+        if self._with_history:
+            return
+        items = self._some_ids()
+        self._with_history = self._written = True
+        events = [Event(user, item_id, "like") for user in self._users for item_id in self._random.choices(items, k=8)]
+        self._client.record(events)
 
     def _recommend(self, name: str, queries: Sequence[recommender_pb2.Query]) -> Unary:
         options = recommender_pb2.RankOptions(limit=self._settings.limit)
@@ -191,8 +226,9 @@ class Own:
 
 
 def fresh(prepared: Sequence[Prepared], run: int) -> tuple[Prepared, ...]:
-    """The same for another run, in which uploads have ids of their own."""
-    return tuple(replace(one, prefix=f"{one.prefix}{run}-") if isinstance(one, Upload) else one for one in prepared)
+    """The same for another run, in which uploads and live events have ids of their own."""
+    named = (Upload, Followed)
+    return tuple(replace(one, prefix=f"{one.prefix}{run}-") if isinstance(one, named) else one for one in prepared)
 
 
 OWN: dict[str, Callable[[Own], Prepared]] = {
@@ -203,5 +239,6 @@ OWN: dict[str, Callable[[Own], Prepared]] = {
     "live": Own.live,
     "events": Own.events,
     "user": Own.user,
+    "user-live": Own.user_live,
 }
 LIVE = frozenset({"live"})  # those that are streams of frames

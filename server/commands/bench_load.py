@@ -19,8 +19,10 @@ not sent is counted. Latencies are of successes; what failed is told apart, by s
 
 Requests (--mix, by weight): query, vector, clip: Recommend by an item, a random vector, the bytes of a --clip. ingest:
 a --clip under a new id, removed afterwards. live: RecommendLive with frames at --fps. events: RecordEvents. user:
-RecommendForUser. events and user make up users, who are forgotten afterwards; on a server in use give a --tenant of
-your own. infer: ModelInfer of --model on any server of the open inference protocol.
+RecommendForUser. user-live: RecommendForUserLive, an event in, the new list out; each user has one stream open. These
+three make up users, who are forgotten afterwards; on a server in use give a --tenant of your own. infer: ModelInfer of
+--model on any server of the open inference protocol; infer-stream: the same by ModelStreamInfer, one stream for each
+connection.
 
 Where the generator was the bottleneck, the result says INVALID. --timeout is each request's deadline, here 10 s unless
 given."""
@@ -29,10 +31,11 @@ examples:
   matchcut bench load --rate 50
   matchcut bench load --mix query=8,events=2 --rates 20,40,80 --repeat 5 --html load.html
   matchcut bench load --mix clip --clip scene.mp4 --find-knee 'p99<200ms'
+  matchcut bench load --mix user-live --users 50 --rate 200
   matchcut bench load --mix live --schedule camera --streams 4 --fps 10
   matchcut bench load --server triton:8001 --model resnet --batch 8 --find-knee 'p99<50ms' --processes 4
 exit codes, beside the usual ones:
-  1  figures are invalid, or more requests failed than --errors allows
+  1  figures are invalid, runs were lost, or more requests failed than --errors allows
   69 the server cannot be reached, or could not at the end
 """
 NEEDS = "`matchcut bench load` needs hdrhistogram; install it with: pip install 'matchcut[load]'"
@@ -54,15 +57,17 @@ def add_arguments(load: argparse.ArgumentParser) -> None:
         "--live-seconds", type=positive, default=5.0, help="length of a live query, but with cameras [default: 5]"
     )
     what.add_argument("--all-frames", action="store_true", help="live queries drop no frame (latest_only is not set)")
-    what.add_argument("--model", metavar="NAME[:VERSION]", help="of infer")
+    what.add_argument("--model", metavar="NAME[:VERSION]", help="of infer and infer-stream")
     what.add_argument("--batch", type=at_least_1, default=1, metavar="N", help="first dimension of inputs [default: 1]")
     what.add_argument("--shape", type=shape, action="append", default=[], metavar="INPUT=D,D", help="of an input")
-    what.add_argument("--input", type=Path, metavar="FILE", help="JSON with requests of infer, instead of random ones")
+    what.add_argument(
+        "--input", type=Path, metavar="FILE", help="JSON with requests for --model, instead of random ones"
+    )
     when = load.add_argument_group("schedule")
     when.add_argument("--rate", type=positive, help="requests a second [default: 10; a trace's own]")
     when.add_argument("--rates", type=rates, metavar="R,R,...", help="several rates, one after the other")
     when.add_argument("--find-knee", metavar="GOAL", help="find the highest rate with, e.g., 'p99<50ms'")
-    when.add_argument("--highest", type=positive, default=1e6, help="rate at which the search ends")
+    when.add_argument("--highest", type=positive, default=1e6, help="rate at which the search ends [default: 1e6]")
     when.add_argument(
         "--schedule",
         choices=("constant", "poisson", "trace", "camera"),
@@ -91,7 +96,7 @@ def add_arguments(load: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Measures and tells; the exit code says whether the figures count."""
     try:
-        from matchcut.bench.errors import BadInput, LoadError, Unreachable
+        from matchcut.bench.errors import BadInput, LoadError, Refused, Unreachable
         from matchcut.server.commands.bench_load_run import measured
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "hdrh":
@@ -103,6 +108,9 @@ def run(arguments: argparse.Namespace) -> int:
     except Unreachable:
         say(connect.unreachable(arguments))
         return connect.UNREACHABLE
+    except Refused:
+        say(connect.refused(arguments))
+        return 1
     except BadInput as error:
         say(error.message)
         return 2

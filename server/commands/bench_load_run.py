@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from matchcut.bench.export import About, as_csv, as_json
 from matchcut.bench.goal import goal
 from matchcut.bench.page import as_html
 from matchcut.bench.plan import Mix, Plan, mix
-from matchcut.bench.prepared import Prepared
+from matchcut.bench.prepared import Prepared, Streamed
 from matchcut.bench.tally import Tally
 from matchcut.bench.target import Target
 from matchcut.bench.verdict import Rules
@@ -30,7 +31,8 @@ from matchcut.server.commands.output import counted, print_json
 
 __all__ = ["measured"]
 
-INFER = "infer"
+INFER = ("infer", "infer-stream")  # of any server of the open inference protocol
+UPLOAD = "ingest"  # what puts items in
 RATE = 10.0  # a second, where nothing is said
 INTERRUPTED = 130
 
@@ -44,18 +46,20 @@ def measured(arguments: argparse.Namespace) -> int:
         OSError: a file cannot be read or written.
     """
     target = _target(arguments)
-    mixed = mix(arguments.mix or (INFER if arguments.model else "query"), (*OWN, INFER))
+    mixed = mix(arguments.mix or (INFER[0] if arguments.model else "query"), (*OWN, *INFER))
     arrivals, rates = _schedule(arguments)
     aim = goal(arguments.find_knee) if arguments.find_knee else None
     if aim is not None and aim.kind and aim.kind not in mixed.names:
         raise BadInput(f"the goal {aim.text} is about {aim.kind}, which is not among the requests: {mixed}")
+    if arguments.model and not any(name in INFER for name in mixed.names):
+        raise BadInput(f"--model is of {' and '.join(INFER)}, which are not among the requests: {mixed}")
     if aim is not None and arguments.rates:
         raise BadInput("--rates and --find-knee exclude each other; --rate is where the search begins")
     for path in (arguments.csv, arguments.html):
         _writable(path)
     identity = infer.identity(target)  # which needs an answer
     about = About(shlex.join(["matchcut", *sys.argv[1:]]), identity, environment.facts())
-    with _prepared(arguments, target, mixed) as (prepared, created):
+    with _prepared(arguments, target, mixed) as (prepared, left):
         campaign = Campaign(
             target=target,
             prepared=partial(fresh, prepared),
@@ -83,8 +87,10 @@ def measured(arguments: argparse.Namespace) -> int:
         shoot = shot(campaign)
 
         def noted(rate: float, number: int) -> Tally:
+            left.unsure += 1
             tally = shoot(rate, number)
-            created.extend(tally.created)
+            left.unsure -= 1
+            left.items.extend(tally.created)
             return tally
 
         report = carry_out(campaign, noted, _progress)
@@ -126,11 +132,17 @@ def _schedule(arguments: argparse.Namespace) -> tuple[Arrivals, tuple[float, ...
     return arrivals, arguments.rates or (arguments.rate or arrivals.natural or RATE,)
 
 
+@dataclass(slots=True)
+class _Left:
+    """What runs have put in. items: their ids; unsure: runs that did not live to tell theirs."""
+
+    items: list[str] = field(default_factory=list)
+    unsure: int = 0
+
+
 @contextmanager
-def _prepared(
-    arguments: argparse.Namespace, target: Target, mixed: Mix
-) -> Iterator[tuple[Sequence[Prepared], list[str]]]:
-    """The requests in the mix's order, and a list to be filled with what they made, which is removed at the end."""
+def _prepared(arguments: argparse.Namespace, target: Target, mixed: Mix) -> Iterator[tuple[Sequence[Prepared], _Left]]:
+    """The requests in the mix's order, and where to note what they put in, which is removed at the end."""
     settings = Settings(
         clips=tuple(arguments.clip),
         limit=arguments.limit,
@@ -140,43 +152,51 @@ def _prepared(
         per_call=arguments.per_call,
         users=arguments.users,
     )
-    created: list[str] = []
+    left = _Left()
     with connect.client(arguments) as client:
         own = Own(client, settings, arguments.seed)
         try:
-            yield list(_made(arguments, target, own, mixed)), created
+            yield list(_made(arguments, target, own, mixed)), left
         finally:
-            _clean(client, own, created)
+            _clean(client, own, left, uploads=UPLOAD in mixed.names)
 
 
 def _made(arguments: argparse.Namespace, target: Target, own: Own, mixed: Mix) -> Iterator[Prepared]:
     for name in mixed.names:
-        if name != INFER:
+        if name not in INFER:
             yield from own.prepare([name])
-        elif not arguments.model:
-            raise BadInput("infer needs a model; name it with --model NAME")
-        elif arguments.input:
-            yield infer.from_file(arguments.input, arguments.model)
+            continue
+        if not arguments.model:
+            raise BadInput(f"{name} needs a model; name it with --model NAME")
+        if arguments.input:
+            made = infer.from_file(arguments.input, arguments.model)
         else:
             shapes = dict(arguments.shape)
-            yield infer.from_metadata(
+            made = infer.from_metadata(
                 target, arguments.model, batch=arguments.batch, shapes=shapes, seed=arguments.seed
             )
+        yield made if name == made.name else Streamed(name, made.requests)
 
 
-def _clean(client: Client, own: Own, created: Sequence[str]) -> None:
+def _clean(client: Client, own: Own, left: _Left, *, uploads: bool) -> None:
+    items = uploads and bool(left.items or left.unsure)
+    what = " and ".join(["items"] * items + ["users"] * own.written)
+    stay = f"; {what} whose ids begin with {own.prefix} are left" if what else ""
     try:
-        removed = own.clean(created)
+        removed = own.clean(left.items, search=uploads and left.unsure > 0)
     except Error as error:
-        left = f"; items whose ids begin with {own.prefix} are left" if created else ""
-        connect.say(f"what the run has put in could not be removed: {error.message}{left}")
+        connect.say(f"what the run has put in could not be removed: {error.message}{stay}")
+    except KeyboardInterrupt:
+        if stay:
+            connect.say(f"interrupted while what the run has put in was removed{stay}")
+        raise
     else:
-        if created:
+        if items:
             _progress(f"removed the {counted(removed, 'items')} that were put in")
 
 
 def _progress(line: str) -> None:
-    print(f"matchcut: {line}", file=sys.stderr)
+    connect.say(line)
 
 
 def _tell(arguments: argparse.Namespace, report: Report, about: About) -> None:
@@ -205,4 +225,4 @@ def _code(report: Report) -> int:
     if report.gone:
         return connect.UNREACHABLE
     nothing = report.knee is not None and not report.knee.rate
-    return 1 if report.invalid or report.failed or nothing else 0
+    return 1 if report.lost or report.invalid or report.failed or nothing else 0

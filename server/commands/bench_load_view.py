@@ -19,10 +19,14 @@ def show(report: Report, about: About) -> None:
     titled = f"{who}: {campaign.plan.mix}, {campaign.plan.arrivals.schedule}; rates a second, latency in ms"
     headings = ["rate", "done", "p50", "p95", "p99", "p99.9", "failed", "unsent"]
     columns = dict.fromkeys([*headings, ""], "right")
-    console.print(table(titled, columns, (_cells(point) for point in report.points)))
+    rates = table(titled, columns, (_cells(point) for point in report.points))
+    rates.columns[-1].no_wrap = True  # where room is short, figures fold rather than that a verdict is cut off
+    console.print(rates)
     if len(campaign.plan.mix.names) > 1:
-        kinds = ["rate", "kind", "planned", "ok", "p50", "p95", "p99", "service p50", "service p99"]
-        console.print(table("by kind of request", dict.fromkeys(kinds, "right"), _kinds(report)))
+        kinds = ["rate", "kind", "planned", "ok", "p50", "p99", "service p50", "service p99"]
+        made = table("by kind of request", dict.fromkeys(kinds, "right"), _kinds(report))
+        made.columns[1].no_wrap = True  # likewise, headings rather than names
+        console.print(made)
     stages = list(_stages(report.points[-1])) if report.points else []
     if stages:
         columns = {"kind": "left", "stage": "left", "mean": "right", "p50": "right", "p99": "right"}
@@ -45,8 +49,7 @@ def _cells(point: Point) -> Iterator[str]:
 def _kinds(report: Report) -> Iterator[list[str]]:
     for point in report.points:
         for name, kind in point.tally.kinds.items():
-            times = [kind.latency.at(percent) for percent in (50.0, 95.0, 99.0)]
-            times += [kind.service.at(50.0), kind.service.at(99.0)]
+            times = [durations.at(percent) for durations in (kind.latency, kind.service) for percent in (50.0, 99.0)]
             shown = [f"{time * 1e3:.4g}" if kind.ok else "-" for time in times]
             yield [f"{point.rate:g}", name, str(kind.planned), str(kind.ok), *shown]
 
@@ -74,9 +77,9 @@ def _lines(report: Report) -> Iterator[str]:
             if kind.frames:
                 yield f"{point.rate:g}/s: {counted(kind.frames, 'frames')} sent, {kind.dropped} dropped by the server"
         yield from (f"{point.rate:g}/s: {text}" for text in point.failures(campaign.rules))
-        for kind in point.tally.kinds.values():
-            yield from (f"{point.rate:g}/s: {status}: {said}" for status, said in kind.why.items() if said)
+        yield from (f"{point.rate:g}/s: {said}" for said in _said(point))
         yield from (f"{point.rate:g}/s: INVALID: {text}" for text in point.invalid)
+    yield from (f"LOST: {text}" for text in report.lost)
     yield from report.remarks
     if report.knee is not None and campaign.goal is not None:
         knee = report.knee
@@ -88,6 +91,19 @@ def _lines(report: Report) -> Iterator[str]:
         yield "the server did not answer any more at the end"
     if report.partial:
         yield "interrupted: these figures are partial"
+
+
+def _said(point: Point) -> Iterator[str]:
+    """What the server said of the first failure of each status, and of which kinds; the same words once."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for name, kind in point.tally.kinds.items():
+        for status, said in kind.why.items():
+            if said:
+                kinds.setdefault((status, said), []).append(name)
+    of_several = len(point.tally.kinds) > 1
+    for (status, said), names in kinds.items():
+        of = f" ({', '.join(names)})" if of_several else ""
+        yield f"{status}{of}: {said}"
 
 
 def _estimate(value: Estimate | None, factor: float = 1.0) -> str:

@@ -17,6 +17,8 @@ from matchcut.client import Encoder, MediaReport, Ranking, StageTimes, TimeRange
 
 console = Console()
 _ESCAPED = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of surrogates, line and paragraph separators
+# What changes the direction of the text around it, so that a line reads otherwise than it is: UAX #9, table 2.
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def plain(value: Any) -> Any:
@@ -39,11 +41,15 @@ def plain(value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """Text that a terminal only shows: what controls it, or is no Unicode, is written as an escape.
+    """Text that a terminal only shows: what controls it or the order of the text, or is no Unicode, is an escape.
 
     Ids, titles and warnings are other people's words; one with an escape sequence in it is not to be obeyed.
     """
-    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in _ESCAPED else c for c in text)
+    return "".join(c.encode("unicode_escape").decode() if _controls(c) else c for c in text)
+
+
+def _controls(character: str) -> bool:
+    return character in _TURNING or unicodedata.category(character) in _ESCAPED
 
 
 def print_json(value: Any) -> None:

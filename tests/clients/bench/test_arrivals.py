@@ -6,12 +6,14 @@ import math
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, pstdev
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from matchcut.bench.arrivals import Arrivals, Camera, Schedule, read_trace
+from matchcut.bench.arrivals import Arrivals, Camera, Schedule, _poisson, draws, read_trace
 from matchcut.bench.errors import BadInput
 
 RATES = st.floats(0.5, 500)
@@ -38,7 +40,7 @@ def test_times_are_sorted_within_and_the_same_again(schedule: Schedule, rate: fl
     assert times.tolist() == sorted(times)
     assert times[0] >= 0
     assert times[-1] < seconds
-    assert arrivals.times(rate, seconds, seed) == times
+    assert np.array_equal(arrivals.times(rate, seconds, seed), times)
 
 
 def test_poisson_gaps_are_exponential() -> None:
@@ -53,7 +55,7 @@ def test_poisson_gaps_are_exponential() -> None:
     for time in times:
         counts[int(time)] += 1
     assert pstdev(counts) ** 2 / mean(counts) == pytest.approx(1, abs=0.35)  # the variance of counts is their mean
-    assert Arrivals("poisson").times(100, 200, seed=8) != times
+    assert not np.array_equal(Arrivals("poisson").times(100, 200, seed=8)[:1000], times[:1000])
 
 
 @given(streams=st.integers(1, 6), fps=st.sampled_from([5.0, 24.0, 30.0]), seed=st.integers(0, 1000))
@@ -116,6 +118,28 @@ def test_what_is_no_trace(tmp_path: Path, text: str, said: str) -> None:
         read_trace(path)
 
 
+def test_millions_of_times_are_one_array_and_more_than_twenty_are_refused_before_there_is_any() -> None:
+    times = Arrivals("poisson").times(1e6, 4, seed=1)
+    assert times.size == pytest.approx(4e6, rel=0.01)
+    assert times.nbytes == 8 * times.size
+    assert times.base is None  # no view of something larger
+    assert times[-1] < 4
+    with pytest.raises(BadInput, match="are more than 20000000 requests; lower one of them"):
+        Arrivals("poisson").check(1e7, 10)
+
+
+@given(rate=st.floats(1, 1000), seconds=st.floats(0.01, 3), seed=st.integers(-(2**70), 2**70))
+def test_a_poisson_process_that_needs_more_draws_than_expected(rate: float, seconds: float, seed: int) -> None:
+    """Draws that are all short by half: the schedule still goes to its end."""
+
+    class Short(np.random.Generator):
+        def exponential(self, scale: Any = 1.0, size: Any = None) -> Any:
+            return np.full(size, scale / 2)
+
+    times = _poisson(rate, seconds, Short(np.random.PCG64(seed % 2**64)))
+    assert len(times) == pytest.approx(2 * rate * seconds, abs=2)
+
+
 def test_a_schedule_without_anything_to_send() -> None:
     with pytest.raises(BadInput, match="nothing would be sent in 1e-09 s at 1 a second"):
         Arrivals("poisson").times(1, 1e-9, seed=1)
@@ -126,3 +150,10 @@ def test_a_schedule_without_anything_to_send() -> None:
 def test_what_makes_no_schedule(schedule: Schedule, rate: float, seconds: float) -> None:
     with pytest.raises(BadInput, match=r"above zero|more than"):
         Arrivals(schedule).times(rate, seconds, seed=1)
+
+
+def test_draws_of_one_thing_do_not_depend_on_another() -> None:
+    first = draws(-3, "kinds").random(3).tolist()
+    assert draws(-3, "kinds").random(3).tolist() == first
+    assert draws(3, "kinds").random(3).tolist() != first
+    assert draws(-3, "arrivals").random(3).tolist() != first

@@ -12,10 +12,12 @@ import grpc
 import pytest
 
 from matchcut.bench.arrivals import Arrivals, Camera
+from matchcut.bench.calls import Callers
 from matchcut.bench.drive import Bounds
 from matchcut.bench.errors import BadInput
 from matchcut.bench.pixels import frames
-from matchcut.bench.plan import Mix, Plan
+from matchcut.bench.plan import Mix, Plan, make, share
+from matchcut.bench.prepared import Unary
 from matchcut.bench.tally import Tally
 from matchcut.bench.target import Target
 from matchcut.bench.worker import Job, loop, work
@@ -72,14 +74,15 @@ def clip(tmp_path: Path) -> Path:
 
 
 def test_every_workload_is_sent_and_answered(server: FakeServer, clip: Path) -> None:
-    tally = measure(server, *ALL, settings=Settings(clips=(clip,), fps=20, size=(8, 6)), rate=100.0)
+    tally = measure(server, *ALL, settings=Settings(clips=(clip,), fps=20, size=(8, 6), users=3), rate=100.0)
     assert set(tally.kinds) == set(ALL)
     for name, kind in tally.kinds.items():
         assert kind.planned == kind.sent == kind.ok > 0, name
         assert kind.latency.count >= (0 if name == "live" else kind.ok)
         assert not kind.bad
     methods = {call.method for call in server.calls if call.metadata.get("authorization") == "Bearer secret"}
-    assert methods == {"Recommend", "Ingest", "RecommendLive", "RecordEvents", "RecommendForUser"}
+    methods -= {"Recommend", "Ingest", "RecommendLive", "RecordEvents", "RecommendForUser"}
+    assert methods == {"RecommendForUserLive"}
 
 
 def test_requests_are_what_they_are_called(server: FakeServer, clip: Path) -> None:
@@ -114,6 +117,28 @@ def test_uploads_have_ids_of_their_own_and_are_removed(server: FakeServer, clip:
     assert sorted(removed) == sorted(ids) == sorted(tally.created)
     assert all(item_id.startswith("bench-") for item_id in ids)
     assert all(call.data == clip.read_bytes() and call.sealed for call in uploads)
+
+
+def test_uploads_of_a_run_that_could_not_tell_them_are_searched_for(server: FakeServer) -> None:
+    removed: list[str] = []
+
+    def remove(requests: Iterator[Any], seen: Any, context: Any) -> Any:
+        removed.append(next(requests).item_id)
+        return [catalog_pb2.RemoveItemResponse(removed=True)]
+
+    def listed(requests: Iterator[Any], seen: Any, context: Any) -> Any:
+        items = [catalog_pb2.Item(item_id=item_id) for item_id in ("film", "bench-other-0-1", f"{own.prefix}0-7")]
+        return [catalog_pb2.ListItemsResponse(items=items)]
+
+    server.on("RemoveItem", remove)
+    server.on("ListItems", listed)
+    with Client(server.target) as client:
+        own = Own(client, Settings())
+        assert own.clean([f"{own.prefix}1-0"], search=True) == 2
+        assert removed == [f"{own.prefix}0-7", f"{own.prefix}1-0"]
+        removed.clear()
+        assert own.clean([]) == 0
+        assert not removed
 
 
 def test_events_are_of_made_up_users_who_are_forgotten(server: FakeServer) -> None:
@@ -249,6 +274,36 @@ def test_a_clip_too_large_for_one_message(server: FakeServer, clip: Path, monkey
     monkeypatch.setattr("matchcut.bench.workloads.MOST_CLIP", 1 << 20)
     with Client(server.target) as client, pytest.raises(BadInput, match="too many for one message"):
         Own(client, Settings(clips=(clip,))).prepare(["clip"])
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_all_connections_are_used_whichever_process_it_is(process: int) -> None:
+    """A process has every second number of the plan, which must not leave it every second connection only."""
+    used: list[int] = []
+
+    class Channel:
+        def __init__(self, number: int) -> None:
+            self._number = number
+
+        def unary_unary(self, method: str) -> Any:
+            async def call(request: bytes, **options: Any) -> bytes:
+                used.append(self._number)
+                return b""
+
+            return call
+
+    plan = Plan(Arrivals("constant"), Mix({"query": 1.0}), rate=8, seconds=1)
+    sends = share(make(plan), process, 2)
+    channels: Any = [Channel(0), Channel(1)]
+    prepared = [Unary("query", "/x", (b"",))]
+
+    async def run() -> None:
+        callers = Callers(channels, prepared, metadata=(), timeout=1, process=process, processes=2)
+        for send in sends:
+            assert (await callers(send, 0.0)).ok
+
+    asyncio.run(run())
+    assert used == [0, 1, 0, 1]
 
 
 def test_frames_are_of_their_size_and_no_two_alike() -> None:

@@ -15,11 +15,11 @@ import pytest
 
 from matchcut.bench.arrivals import Arrivals, Camera
 from matchcut.bench.campaign import Campaign, Report, carry_out
+from matchcut.bench.errors import WorkerDied
 from matchcut.bench.export import About, as_csv, as_json
 from matchcut.bench.goal import goal
 from matchcut.bench.page import as_html
 from matchcut.bench.plan import Mix, Plan
-from matchcut.bench.svg import Axis, Line, chart
 from matchcut.bench.tally import Generator, Kind, Outcome, Sample, Tally
 from matchcut.bench.target import Target
 
@@ -155,6 +155,70 @@ def test_an_interruption_between_two_repetitions_keeps_those_before() -> None:
     assert report.partial
 
 
+DIED = "a process of the load generator ended by signal 9"
+
+
+def losing(*runs: int, **changes: Any) -> tuple[Report, list[int], list[str]]:
+    """A campaign in which these runs are lost, the numbers of all that were tried, and what was said meanwhile."""
+    tried: list[int] = []
+    told: list[str] = []
+
+    def shoot(rate: float, number: int) -> Tally:
+        tried.append(number)
+        if number in runs:
+            raise WorkerDied(DIED)
+        return ran(0.01)
+
+    return carry_out(campaign(**changes), shoot, told.append), tried, told
+
+
+def test_a_run_that_is_lost_late_leaves_all_others() -> None:
+    report, tried, told = losing(3, rates=(10.0, 20.0, 30.0), repeat=2)
+    assert tried == [0, 1, 2, 3, 4, 5]
+    assert [(point.rate, len(point.runs)) for point in report.points] == [(10, 2), (20, 1), (30, 2)]
+    assert report.lost == [f"20 a second, 2 of 2: {DIED}"]
+    assert f"20 a second, 2 of 2: lost, as {DIED}" in told
+    assert not report.partial
+    assert json.loads(json.dumps(as_json(report, About("x"))))["lost"] == report.lost
+    assert f"Runs were lost, and are in none of the figures:<br>20 a second, 2 of 2: {DIED}" in as_html(
+        report, About("x")
+    )
+
+
+def test_a_rate_of_which_all_runs_are_lost_is_no_point() -> None:
+    report, tried, _ = losing(1, rates=(10.0, 20.0, 30.0))
+    assert [point.rate for point in report.points] == [10, 30]
+    assert tried == [0, 1, 2]
+
+
+def test_after_two_in_a_row_no_more_are_tried() -> None:
+    report, tried, _ = losing(1, 2, 3, 4, rates=(10.0, 20.0, 30.0, 40.0, 50.0))
+    assert tried == [0, 1, 2]
+    assert [point.rate for point in report.points] == [10]
+    assert report.lost[-1] == "2 runs in a row were lost, so what was to come after them was not measured"
+    report, tried, _ = losing(1, 3, rates=(10.0, 20.0, 30.0, 40.0, 50.0))
+    assert tried == [0, 1, 2, 3, 4], "two that are not in a row are no reason to stop"
+
+
+def test_where_every_run_is_lost_the_first_reason_is_the_error() -> None:
+    with pytest.raises(WorkerDied, match="signal 9"):
+        losing(0, 1, 2, 3, rates=(10.0, 20.0))
+    with pytest.raises(WorkerDied, match="signal 9"):
+        losing(0)
+
+
+def test_a_search_tries_a_lost_rate_again() -> None:
+    report, tried, _ = losing(1, goal=goal("p99<50ms"), highest=20.0)
+    assert report.knee is not None
+    assert [step.verdict for step in report.knee.steps] == ["met", "unknown", "met"]
+    assert report.knee.rate == 20
+    assert tried == [0, 1, 2]
+    report, tried, _ = losing(1, 2, goal=goal("p99<50ms"), highest=20.0)
+    assert report.knee is None
+    assert [point.rate for point in report.points] == [10]
+    assert len(report.lost) == 3
+
+
 def test_a_run_in_which_nothing_was_planned_is_no_success() -> None:
     report = carry_out(campaign(), lambda rate, number: Tally(kinds={"query": Kind()}, seconds=10))
     assert report.failed
@@ -271,20 +335,3 @@ def test_json_and_csv_hold_it_all() -> None:
     found = as_json(REPORTS[1](), About("x"))["knee"]
     assert found["goal"] == "p99<50ms"
     assert found["steps"][0] == {"rate": 10.0, "verdict": "met"}
-
-
-@pytest.mark.parametrize("log", [True, False])
-@pytest.mark.parametrize(
-    "points", [[(1.0, 1.0)], [(0.0, 0.0)], [(1e-9, 5e6), (1.0, 5e6)], [(3.0, 0.2), (4.0, 7000.0)]], ids=str
-)
-def test_charts_of_hostile_values(points: list[tuple[float, float]], log: bool) -> None:
-    drawn = chart(Axis("x", log), Axis("y", log), [Line("a & b", points), Line("none", [])], mark=(2.0, "<"), across=1)
-    if points == [(0.0, 0.0)] and log:
-        assert drawn == "<p>nothing to draw</p>"
-        return
-    root = ElementTree.fromstring(drawn)
-    assert "nan" not in drawn
-    assert [text.text for text in root.iter("text")][-2:] == ["a & b", "none"]
-    for circle in root.iter("circle"):
-        assert 0 <= float(circle.attrib["cx"]) <= 720
-        assert 0 <= float(circle.attrib["cy"]) <= 340

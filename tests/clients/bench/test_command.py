@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -228,6 +229,19 @@ def test_ctrl_c_gives_what_there_is(server: FakeServer, tmp_path: Path) -> None:
     assert run["partial"]
     assert Tally.decoded(run).all.ok > 0
     assert "The measuring was interrupted: this is partial." in page.read_text()
+
+
+def test_ctrl_c_during_the_cleaning_says_what_is_left(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, **options: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("matchcut.bench.workloads.Own.clean", interrupted)
+    assert load(server, "--mix", "events", "--rate", "20") == 130
+    first, second = capsys.readouterr().err.splitlines()[-2:]
+    assert re.search(r"interrupted while .* was removed; users whose ids begin with bench-[0-9a-f]+- are left", first)
+    assert second == "matchcut: interrupted"
 
 
 def test_a_process_that_dies_is_told(

@@ -19,7 +19,7 @@ QUICK = 0.002  # seconds that the simulated server takes
 
 
 def evenly(rate: float, seconds: float) -> list[Send]:
-    return make(Plan(Arrivals("constant"), Mix({"query": 1.0}), rate, seconds))
+    return list(make(Plan(Arrivals("constant"), Mix({"query": 1.0}), rate, seconds)))
 
 
 def answering(server: Callable[[Send], Awaitable[str]]) -> Call:
@@ -136,6 +136,33 @@ def test_requests_that_are_too_late_are_counted_as_missed_and_make_the_run_inval
     assert tally.timeline[1][2] == kind.late
     assert any("the generator was too late for them" in text for text in verdict.invalid(tally))
     assert f"{kind.late} not sent, too late" in verdict.failures(tally, verdict.Rules())
+
+
+def test_a_plan_beyond_all_means_ends_when_it_says(simulate: Simulate) -> None:
+    """Each turn of the loop takes 10 ms, where a request is due every tenth of one: most are missed, without a turn."""
+    turns = 0
+
+    async def run(loop: Any) -> Tally:
+        async def hogging() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                loop.now += 0.01
+                await asyncio.sleep(0)
+
+        hog = asyncio.ensure_future(hogging())
+        call, bounds = answering(quick), Bounds(seconds=3.0, late=0.1)
+        tally = await drive(evenly(10_000, 3), ["query"], call, start=loop.time(), bounds=bounds, stop=asyncio.Event())
+        hog.cancel()
+        return tally
+
+    tally = simulate(run)
+    kind = tally.kinds["query"]
+    assert kind.planned == 30_000
+    assert kind.late + kind.ok == 30_000
+    assert kind.late > 29_000
+    assert turns < 600  # of 10 ms each; a turn for each request would be 30,000 of them
+    assert any("too late for them" in text for text in verdict.invalid(tally))
 
 
 def test_no_more_are_under_way_than_allowed_and_what_is_not_sent_is_told(simulate: Simulate) -> None:

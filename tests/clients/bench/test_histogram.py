@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,19 +25,42 @@ def of(values: list[float]) -> Durations:
     return made
 
 
-def nearest_rank(values: list[float], percent: float) -> float:
-    ordered = sorted(values)
-    return ordered[max(1, int(percent * len(ordered) / 100 + 0.5)) - 1]
+EXACT: dict[str, Any] = {"rel": 1.1e-3, "abs": 0.6e-6}  # of the buckets, and of the lowest of them
 
 
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(values=SOME, percent=st.sampled_from(PERCENTILES))
-def test_percentiles_are_exact_to_a_part_in_a_thousand(values: list[float], percent: float) -> None:
+def test_percentiles_are_numpys_inverted_cdf(values: list[float], percent: float) -> None:
     found = of(values)
-    assert found.at(percent) == pytest.approx(nearest_rank(values, percent), rel=1.1e-3, abs=0.6e-6)
+    theirs = float(np.percentile(values, percent, method="inverted_cdf"))
+    assert found.at(percent) == pytest.approx(theirs, **EXACT)
     assert found.at(100) == max(values) == found.most
     assert found.mean == pytest.approx(math.fsum(values) / len(values))
     assert found.count == len(values)
+
+
+@settings(max_examples=60)
+@given(values=st.lists(st.integers(1, 40), min_size=1, max_size=80), percent=st.decimals("0.01", "100", places=2))
+def test_a_percentile_is_the_smallest_that_enough_do_not_exceed(values: list[int], percent: Decimal) -> None:
+    """The definition itself, in whole seconds, which the histogram tells apart, and in exact arithmetic."""
+    found = round(of([float(value) for value in values]).at(float(percent)))
+    enough = Fraction(percent) / 100 * len(values)
+    assert found in values
+    assert sum(value <= found for value in values) >= enough
+    assert all(sum(other <= value for other in values) < enough for value in values if value < found)
+
+
+@pytest.mark.parametrize(("percent", "place"), [(50, 1), (50.1, 2), (67, 3), (99, 3), (34, 2), (33, 1), (0.01, 1)])
+def test_the_place_is_rounded_up_not_to_the_nearest(percent: float, place: int) -> None:
+    """Of 2 or 3: at the nearest place the 34th percentile of three would be the first, which a third do not exceed."""
+    values = [1.0, 2.0, 3.0][: 2 if percent in (50, 50.1) else 3]
+    assert of(values).at(percent) == pytest.approx(place, rel=1e-3)
+
+
+def test_percents_are_decimals() -> None:
+    """99.9 % of 1000 are 999, although the binary number that stands for 99.9 is a little more."""
+    assert of([float(number) for number in range(1, 1001)]).at(99.9) == pytest.approx(999, rel=2e-4)
+    assert of([1.0] * 9999 + [9.0]).at(99.99) == pytest.approx(1, rel=1e-3)
 
 
 @settings(max_examples=40)

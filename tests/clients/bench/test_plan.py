@@ -6,16 +6,16 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from matchcut.bench.arrivals import Arrivals, Camera
+from matchcut.bench.arrivals import Arrivals, Camera, Schedule
 from matchcut.bench.errors import BadInput
-from matchcut.bench.plan import Mix, Plan, make, mix, share
+from matchcut.bench.plan import Mix, Plan, check, make, mix, share
 
 KNOWN = ("query", "events", "live")
 PLAN = Plan(Arrivals("constant"), Mix({"query": 8.0, "events": 2.0}), rate=100, seconds=100)
-SENDS = make(PLAN)
+SENDS = list(make(PLAN))
 
 
 def test_a_mix_is_read() -> None:
@@ -45,28 +45,52 @@ def test_what_is_no_mix(text: str, said: str) -> None:
 
 
 def test_kinds_come_by_weight_and_the_same_again() -> None:
-    sends = make(PLAN)
+    sends = list(make(PLAN))
     counts = Counter(send.kind for send in sends)
     assert len(sends) == 10_000
     assert counts[0] / len(sends) == pytest.approx(0.8, abs=0.02)
     assert [send.number for send in sends] == list(range(10_000))
-    assert make(PLAN) == sends
-    assert make(replace(PLAN, seed=2)) != sends
+    assert len(make(PLAN)) == len(sends)
+    assert list(make(PLAN)) == sends
+    assert list(make(replace(PLAN, seed=2))) != sends
 
 
-@given(processes=st.integers(1, 9), count=st.integers(0, 50))
-def test_shares_are_all_sends_once(processes: int, count: int) -> None:
-    sends = SENDS[:count]
+@given(processes=st.integers(1, 9), seconds=st.floats(0.01, 1), schedule=st.sampled_from(["poisson", "camera"]))
+def test_shares_are_all_sends_once(processes: int, seconds: float, schedule: Schedule) -> None:
+    arrivals = Arrivals(schedule, camera=Camera(20, 0.01))
+    plan = Plan(arrivals, Mix({"live": 1.0, "query": 1.0}), 100, seconds, live=frozenset({"live"}), live_seconds=0.2)
+    try:
+        sends = make(plan)
+    except BadInput:
+        assume(False)
     shares = [share(sends, process, processes) for process in range(processes)]
     together = sorted((send for part in shares for send in part), key=lambda send: send.number)
-    assert together == sends
+    assert together == list(sends)  # frames of live queries included
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_large_plan_is_small_and_made_objects_little_by_little() -> None:
+    sends = make(replace(PLAN, rate=1e6, seconds=4))
+    assert sends.at.nbytes + sends.kinds.nbytes == 9 * len(sends) == 36_000_000
+    part = share(sends, 1, 4)
+    assert part.at.base is None  # the rest of the plan is given back
+    assert [send.number for send, _ in zip(part, range(3), strict=False)] == [1, 5, 9]
+
+
+def test_what_cannot_be_planned_is_told_without_planning() -> None:
+    check(replace(PLAN, rate=1e5))
+    with pytest.raises(BadInput, match="are more than 20000000"):
+        check(replace(PLAN, rate=1e6))
+    with pytest.raises(BadInput, match="nothing would be sent"):
+        check(replace(PLAN, arrivals=Arrivals("poisson"), seconds=1e-9))
+    with pytest.raises(BadInput, match="has more than 1000000 frames; make it shorter"):
+        check(replace(PLAN, live_seconds=1e6))
 
 
 def test_live_queries_have_frames_at_the_cameras_rate() -> None:
     arrivals = Arrivals("constant", camera=Camera(fps=20, jitter=0.001))
     plan = Plan(arrivals, Mix({"live": 1.0, "query": 1.0}), 5, 4, live=frozenset({"live"}), live_seconds=2)
-    sends = make(plan)
+    sends = list(make(plan))
     assert {len(send.frames) for send in sends if send.kind == 0} == {40}
     assert {len(send.frames) for send in sends if send.kind == 1} == {0}
     for send in sends:
@@ -77,7 +101,7 @@ def test_live_queries_have_frames_at_the_cameras_rate() -> None:
 def test_with_cameras_each_has_one_kind_and_a_live_one_is_one_stream() -> None:
     arrivals = Arrivals("camera", camera=Camera(fps=10, jitter=0.0))
     plan = Plan(arrivals, Mix({"live": 1.0, "query": 1.0}), rate=200, seconds=3, live=frozenset({"live"}))
-    sends = make(plan)
+    sends = list(make(plan))
     streams = [send for send in sends if send.kind == 0]
     assert 0 < len(streams) < 20
     assert all(len(send.frames) == pytest.approx(30, abs=1) for send in streams)

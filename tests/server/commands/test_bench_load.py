@@ -10,7 +10,7 @@ import pytest
 from matchcut.client import Client
 from matchcut.server.__main__ import main
 
-WORKLOADS = ("query", "vector", "clip", "ingest", "live", "events", "user")
+WORKLOADS = ("query", "vector", "clip", "ingest", "live", "events", "user", "user-live")
 
 
 def test_a_mix_of_everything(address: str, media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,7 +18,7 @@ def test_a_mix_of_everything(address: str, media: Path, tmp_path: Path, capsys: 
     with Client(address) as client:
         client.ingest("film", clip)
     page = tmp_path / "load.html"
-    arguments = ["--server", address, "--clip", str(clip), "--rate", "20", "--seconds", "2.5", "--warmup", "0.2"]
+    arguments = ["--server", address, "--clip", str(clip), "--rate", "24", "--seconds", "2.5", "--warmup", "0.2"]
     arguments += ["--schedule", "constant", "--live-seconds", "0.5", "--frame-size", "64x48", "--per-call", "2"]
     # Whether this machine has a core left for the generator must not matter here.
     arguments += ["--late", "60", "--timeout", "60", "--html", str(page), "--json"]
@@ -48,8 +48,28 @@ def test_an_empty_catalogue(address: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_the_protocol_of_inference_on_the_same_server(address: str, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["bench", "load", "--server", address, "--model", "layout", "--rate", "20", "--seconds", "1", "--json"])
+    load = ["bench", "load", "--server", address, "--model", "layout", "--late", "60", "--timeout", "60", "--json"]
+    main([*load, "--mix", "infer,infer-stream", "--rate", "20", "--seconds", "1", "--processes", "2"])
     out, err = capsys.readouterr()
     (point,) = json.loads(out)["points"] if out else pytest.fail(err)
-    assert point["kinds"]["infer"]["ok"] > 0
-    assert not point["kinds"]["infer"]["errors"]
+    for name in ("infer", "infer-stream"):
+        kind = point["kinds"][name]
+        assert kind["ok"] == kind["planned"] > 0, kind
+        assert kind["latency"]["p50"] > 0
+    assert main([*load, "--mix", "infer-stream", "--model", "nix"]) == 2
+    assert "is not found; RepositoryIndex lists those that are there; its models are layout" in capsys.readouterr().err
+
+
+def test_an_input_that_the_model_refuses_on_a_stream_fails_that_request_only(
+    address: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inputs = [{"name": "pixels", "datatype": "FP32", "shape": [1, 1], "data": [0.5]}]
+    path = tmp_path / "requests.json"
+    path.write_text(json.dumps([{"inputs": inputs}]))
+    load = ["bench", "load", "--server", address, "--model", "layout", "--input", str(path), "--mix", "infer-stream"]
+    assert main([*load, "--rate", "20", "--seconds", "1", "--warmup", "0", "--late", "60", "--json"]) == 1
+    (point,) = json.loads(capsys.readouterr().out)["points"]
+    kind = point["kinds"]["infer-stream"]
+    assert kind["errors"] == {"UNKNOWN": kind["planned"]}
+    (run,) = point["runs"]
+    assert run["kinds"]["infer-stream"]["why"]["UNKNOWN"]
