@@ -6,9 +6,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 
-from matchcut.server.commands import COMMANDS
+from matchcut.server.commands import COMMANDS, command
 from matchcut.server.errors import MatchcutError
 
 EPILOG = """\
@@ -26,8 +25,10 @@ first steps:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line with all its commands."""
+def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """The command line with these of its commands."""
+    from importlib import metadata  # which takes as long as all else here
+
     top = argparse.ArgumentParser(
         prog="matchcut",
         description="Video in, ranked items out.",
@@ -36,23 +37,26 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"matchcut {metadata.version('matchcut')}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in COMMANDS:
+    for each in map(command, names):
         below = commands.add_parser(
-            command.NAME,
-            help=command.SUMMARY,
-            description=command.DESCRIPTION,
-            epilog=command.EXAMPLES,
+            each.NAME,
+            help=each.SUMMARY,
+            description=each.DESCRIPTION,
+            epilog=each.EXAMPLES,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.add_arguments(below)
-        below.set_defaults(run=command.run)
+        each.add_arguments(below)
+        below.set_defaults(run=each.run)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    parsed = parser().parse_args(arguments)
     try:
+        # Inside, as the command's own imports take most of its start, in which Ctrl-C may come, too.
+        given = sys.argv[1:] if arguments is None else arguments
+        named = [name for name in given[:1] if name in COMMANDS]
+        parsed = parser(named or COMMANDS).parse_args(given)
         code: int = parsed.run(parsed)
         sys.stdout.flush()  # here a reader that has gone is told, not by the interpreter's last words
     except MatchcutError as error:

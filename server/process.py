@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-from contextlib import suppress
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["one_thread_for_products", "save_memory"]
+__all__ = ["one_thread_for_products", "save_memory", "starting"]
 
 # Parameters of mallopt(), from glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
@@ -34,6 +36,29 @@ def save_memory() -> bool:
         settings = ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, SMALL), (M_TRIM_THRESHOLD, SMALL))
         return all(mallopt(parameter, value) == 1 for parameter, value in settings)
     return False
+
+
+@contextmanager
+def starting() -> Iterator[Callable[[], None]]:
+    """Lets Python look for no garbage while a program starts, as nearly all that is made then stays.
+
+    Gives what is to be called once it has started: what is there by then is never looked at again, which would touch,
+    now and then, all of it.
+    """
+
+    def started() -> None:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield started
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
 
 
 def one_thread_for_products() -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["PROFILES", "STANDARD", "explained"]
+__all__ = ["PROFILES", "STANDARD", "explained", "written"]
 
 STANDARD = "standard"
 
@@ -16,6 +16,7 @@ EDGE: Mapping[str, Any] = {
     "threads": 1,
     "scan_threads": 1,
     "runs": 1,
+    "turns": 1,
     # A frame at a time: on one thread it takes no longer than in a batch, and the layers' results take the least room.
     "batch": 1,
     "max_batch": 1,
@@ -23,8 +24,10 @@ EDGE: Mapping[str, Any] = {
     # loads and measures others.
     "precision": "int8",
     "engine": "onnxruntime",
-    # Below this NumPy ranks in some ten milliseconds, and codes would be a quarter more memory, and work at each start.
+    # Below this NumPy ranks in some ten milliseconds. Codes would be memory, a quarter of the vectors, which lie in a
+    # file here, and work at each start.
     "scan_from": 32768,
+    "vectors": "file",
     # Lists for users take a second copy of the items' vectors: only where somebody asks for one.
     "users_ahead": "off",
     # Few at once, and the rest is told so at once.

@@ -120,6 +120,7 @@ def test_doctor_tells_of_a_board(capsys: pytest.CaptureFixture[str]) -> None:
     code, found = told(capsys, "--profile", "edge")
     assert code == 0
     assert [what for what in found if what.startswith("scan ")] == [f"scan {name}" for name in board.SCANS]
+    assert found["profile"][1].startswith("edge: threads 1, ")
     assert found["engine onnxruntime"][0] == "chosen"
     assert found["engine openvino"][0] == "absent"
     assert found["encoder"] == ("found", "efficientnet-lite0 57934424-int8, the same bytes as on any machine")
@@ -136,6 +137,7 @@ def test_doctor_tells_what_a_board_does_not_have(
 ) -> None:
     code, found = told(capsys, *options)
     assert code == 1
+    assert "profile" not in found
     assert found[what][0] == "broken"
     assert [name for name, (state, _) in found.items() if state == "broken"] == [what]
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from matchcut.server import models
-from matchcut.server.engines import Engine, load, processor, trial
+from matchcut.server.engines import Engine, load, memory, processor, registry, trial
+from matchcut.server.engines.quantised import is_quantised
 from matchcut.server.models import checkpoint, default, efficientnet_int8, efficientnet_lite
 from matchcut.server.precision import judge, read
 from matchcut.server.precision.frames import Frames
@@ -72,6 +73,45 @@ def test_a_frame_has_one_vector_in_any_batch(engines: Mapping[str, Engine], fram
     batch = frames.held_out[:5]
     alone = np.concatenate([engines["int8"].run(one[None]) for one in batch])
     np.testing.assert_allclose(engines["int8"].run(batch), alone, atol=1e-5 * np.abs(alone).max())
+
+
+def test_it_is_called_what_it_is(engines: Mapping[str, Engine]) -> None:
+    """In stage times and logs; and what was measured of it is remembered, and found again, under that name."""
+    names = {bits: engine.variant for bits, engine in engines.items()}
+    assert names == {"float32": "onnxruntime-fp32", "int8": "onnxruntime-int8"}
+    named = load(engines["int8"].encoder, engine=names["int8"], threads=1)
+    assert named.variant == names["int8"]
+    assert [name for name, each in registry.VARIANTS.items() if not each.measured] == [names["int8"]]
+
+
+def one_node(operator: str, version: int = 21) -> bytes:
+    graph = helper.make_graph([helper.make_node(operator, ["a", "b"], ["c"], name="QuantizeLinear")], "g", [], [])
+    return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)]).SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (one_node("QuantizeLinear"), True),
+        (one_node("QLinearConv"), True),
+        (one_node("MatMulInteger"), True),
+        (one_node("DequantizeLinear"), False),  # of weights alone: the products are of float32
+        (one_node("Conv"), False),  # called QuantizeLinear, which says nothing
+        (one_node("QuantizeLinear")[:-20], False),
+        (b"", False),
+        (b"\xff" * 100, False),
+    ],
+)
+def test_what_counts_as_int8(model: bytes, expected: bool) -> None:
+    assert is_quantised(model) is expected
+
+
+def test_auto_remembers_an_encoder_in_int8(engines: Mapping[str, Engine], tmp_path: Path) -> None:
+    """The choice is kept under the name that the engine has, not measured again."""
+    known = memory.facts(engines["int8"].encoder, 1)
+    memory.keep(tmp_path, known, "onnxruntime-int8", [trial.Trial("onnxruntime-int8", {1: 1.0}, 1.0)])
+    assert memory.recall(tmp_path, known) == "onnxruntime-int8"
+    assert load(engines["int8"].encoder, threads=1, cache=tmp_path).variant == "onnxruntime-int8"
 
 
 def test_it_is_computed_in_int8(engines: Mapping[str, Engine], tmp_path: Path) -> None:

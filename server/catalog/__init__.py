@@ -12,6 +12,8 @@ What another encoder is to take over with lies aside in both. A switch makes a w
 one, then changes the record in one transaction, then puts the new memory in the place of the old, which requests under
 way go on reading.
 Codes only make rankings faster: they are in memory alone, made anew at each start, and may be missing.
+Where memory is to be saved, the memory has its vectors in a file (filed.py), which is no record either: it is written
+at each start and goes with the process.
 """
 
 from matchcut.server.catalog.contract import (

@@ -26,6 +26,11 @@ class Growing:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def fleeting(self) -> bool:
+        """Whether what `array` gives should not be kept: it is there in any case."""
+        return False
+
     @classmethod
     def of(cls, rows: NDArray[Any]) -> Growing:
         """Starts with these rows, which become its own."""

@@ -155,6 +155,10 @@ def _lacking(found: Lacking, encoder: EncoderIdentity) -> str:
 
 
 def _no_room(error: MemoryError) -> StoreFailed:
-    failed = StoreFailed("there is no memory left for more vectors; remove items, or add memory", reason="STORE_FULL")
+    failed = StoreFailed(
+        "there is no memory left for more vectors, or no room on the disk if they are kept there; remove items, or "
+        "add some",
+        reason="STORE_FULL",
+    )
     failed.__cause__ = error
     return failed

@@ -26,6 +26,7 @@ from matchcut.server.catalog.contract import (
     View,
 )
 from matchcut.server.catalog.edition import LocalEdition
+from matchcut.server.catalog.filed import filed, held
 from matchcut.server.catalog.folder import Folder
 from matchcut.server.catalog.keeper import Keeper
 from matchcut.server.catalog.memory import Memory, key_of
@@ -39,20 +40,26 @@ _CODED = 1024  # fewer rows are ranked as fast without codes
 
 
 def open_catalog(
-    path: Path | None, *, limit_bytes: int = 0, coding: Coding | None = None, scan_from: int = _CODED
+    path: Path | None,
+    *,
+    limit_bytes: int = 0,
+    coding: Coding | None = None,
+    scan_from: int = _CODED,
+    in_file: bool = False,
 ) -> Catalog:
-    """The catalogue that lives in a folder, all of it read into memory.
+    """The catalogue that lives in a folder, all of it read into memory, or the vectors into a file of the folder.
 
     Args:
         path: the folder, made where it is missing; None: in memory only, gone at the end.
         limit_bytes: see store.Store.
         coding: the device that ranks, which makes the codes for it in the background; None: no rows are coded.
         scan_from: rows from which on a tenant's vectors of one encoder are coded.
+        in_file: whether vectors are kept in a file and not in memory, if there is a folder; see filed.Filed.
 
     Raises:
         StoreFailed: another process has it, it is damaged, or it is not a catalogue of this version.
     """
-    memory = Memory()
+    memory = Memory(filed(path) if path is not None and in_file else held)
     with ExitStack() as opened:
         store = None
         if path is not None:
@@ -61,8 +68,7 @@ def open_catalog(
             store = Store(path / FILE, limit_bytes=limit_bytes)
             opened.callback(store.close)
             memory.reserve(store.sizes())
-            for put in store.items():
-                memory.apply(put)
+            memory.load(store.items())
             for stage in store.staged():
                 memory.apply(stage)
         return LocalCatalog(memory, store, opened.pop_all(), coding=coding, scan_from=scan_from)

@@ -6,11 +6,17 @@ from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import groupby, islice
+
+import numpy as np
 
 from matchcut.server.catalog.changes import Amend, Change, Put, Remove, Stage
 from matchcut.server.catalog.contract import Known, Readiness, Sizes, Stored
+from matchcut.server.catalog.filed import Rows, held
 from matchcut.server.catalog.shelf import Shelf, ShelfView
 from matchcut.server.records import EncoderIdentity, Item
+
+_BLOCK = 16  # items put in at once at the start: few enough that no memory has to be asked of the system for them
 
 Key = tuple[str, int]  # digest and dimensions of an encoder: vectors are compared where both agree
 
@@ -23,7 +29,8 @@ def key_of(encoder: EncoderIdentity) -> Key:
 class _Tenant:
     """One tenant's shelves, on which of them each item stands, in the order of ingest, and what is kept aside."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
         self.shelves: dict[Key, Shelf] = {}
         self.home: dict[str, Key] = {}
         self.staged: dict[str, Stage] = {}
@@ -36,7 +43,7 @@ class _Tenant:
     def shelf(self, key: Key) -> Shelf:
         found = self.shelves.get(key)
         if found is None:
-            found = self.shelves[key] = Shelf(key[1])
+            found = self.shelves[key] = Shelf(key[1], self._rows)
         return found
 
     def put(self, change: Put) -> None:
@@ -45,10 +52,16 @@ class _Tenant:
         elif self._sorted is not None:
             insort(self._sorted, change.item_id)
         key = key_of(change.known.encoder)
-        self.shelf(key).append(change.known, change.ranges, change.vectors)
+        self.shelf(key).append([change.known], change.ranges, change.vectors, [len(change.vectors)])
         self.home.pop(change.item_id, None)  # so that it goes to the end
         self.home[change.item_id] = key
         self.staged.pop(change.item_id, None)
+
+    def load(self, key: Key, puts: Sequence[Put]) -> None:
+        ranges = np.concatenate([put.ranges for put in puts])
+        vectors = np.concatenate([put.vectors for put in puts])
+        self.shelf(key).append([put.known for put in puts], ranges, vectors, [len(put.vectors) for put in puts])
+        self.home |= {put.item_id: key for put in puts}
 
     def amend(self, item: Item) -> None:
         self.shelves[self.home[item.item_id]].amend(item)
@@ -95,9 +108,14 @@ class _Tenant:
 
 
 class Memory:
-    """Items by tenant and id, vectors by tenant and encoder. One thread at a time, save for the views it gives."""
+    """Items by tenant and id, vectors by tenant and encoder. One thread at a time, save for the views it gives.
 
-    def __init__(self) -> None:
+    Args:
+        rows: makes what vectors are kept in.
+    """
+
+    def __init__(self, rows: Rows = held) -> None:
+        self._rows = rows
         self._tenants: dict[str, _Tenant] = {}
 
     def reserve(self, rows: Iterable[tuple[str, Key, int, int]]) -> None:
@@ -107,7 +125,7 @@ class Memory:
             MemoryError: there is no room.
         """
         for tenant, key, count, items in rows:
-            self._tenants.setdefault(tenant, _Tenant()).shelf(key).reserve(count, items)
+            self._tenant(tenant).shelf(key).reserve(count, items)
 
     def reserve_for(self, changes: Iterable[Change]) -> None:
         """Likewise for what the changes put in."""
@@ -120,11 +138,21 @@ class Memory:
                 items[where] += 1
         self.reserve((tenant, key, count, items[tenant, key]) for (tenant, key), count in rows.items())
 
+    def load(self, puts: Iterable[Put]) -> None:
+        """Puts in items whose ids are not there yet, each once, many at a time.
+
+        Raises:
+            MemoryError: there is no room; some of them may be in.
+        """
+        for (tenant, key), run in groupby(puts, lambda put: (put.tenant, key_of(put.known.encoder))):
+            while block := list(islice(run, _BLOCK)):
+                self._tenant(tenant).load(key, block)
+
     def apply(self, change: Change) -> None:
         """Makes a change that `changes.decide` found to be due."""
         match change:
             case Put():
-                self._tenants.setdefault(change.tenant, _Tenant()).put(change)
+                self._tenant(change.tenant).put(change)
             case Stage(tenant=tenant):
                 self._tenants[tenant].staged[change.item_id] = change
             case Amend(tenant=tenant, item=item):
@@ -145,7 +173,7 @@ class Memory:
         Raises:
             MemoryError: there is no room.
         """
-        fresh = Memory()
+        fresh = Memory(self._rows)
         for name, tenant in self._tenants.items():
             puts = [tenant.put_after(name, item_id, key, views) for item_id in tenant.home]  # in the order of ingest
             fresh.reserve_for(puts)
@@ -233,3 +261,10 @@ class Memory:
             return ()
         start = bisect_right(found.ids(), item_id)
         return [known.item for id_ in found.ids()[start : start + most] if (known := found.known(id_))]
+
+    def _tenant(self, name: str) -> _Tenant:
+        """The tenant of that name, made where it is not there yet."""
+        found = self._tenants.get(name)
+        if found is None:
+            found = self._tenants[name] = _Tenant(self._rows)
+        return found

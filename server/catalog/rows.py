@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
+from functools import lru_cache
 from zlib import crc32
 
 import numpy as np
@@ -69,7 +70,7 @@ def read(row: tuple, encoders: dict[int, EncoderIdentity]) -> Put:  # type: igno
             "delete that record and ingest the item again",
             reason="STORE_CORRUPT",
         )
-    item = Item(item_id, title, uri, tuple(json.loads(tags)), json.loads(attributes), duration_us)
+    item = Item(item_id, title, uri, _tags(tags), json.loads(attributes) if attributes != "{}" else {}, duration_us)
     content, recipe, segments, _, ranges, vectors, number = values
     encoder = encoders[number]
     return Put(
@@ -105,6 +106,11 @@ def _sound(values: list, encoders: dict[int, EncoderIdentity]) -> bool:  # type:
 
 def _length(item: Item) -> int:
     return 4 * sum(len(str(word)) for word in _words(item))  # UTF-8
+
+
+@lru_cache(256)  # many items have the same, in memory too
+def _tags(words: str) -> tuple[str, ...]:
+    return tuple(json.loads(words))
 
 
 def _words(item: Item) -> tuple[str, str, str, str, int]:

@@ -1,4 +1,4 @@
-"""One tenant's vectors of one encoder, in memory, and the views that requests take of them."""
+"""One tenant's vectors of one encoder, in memory or in a file, and the views that requests take of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from matchcut.kernels.codes import CodedRows, Codes
 from matchcut.kernels.score import largest_norm
 from matchcut.server.catalog.contract import Known, Stored
+from matchcut.server.catalog.filed import Rows, held
 from matchcut.server.catalog.growing import Growing
 from matchcut.server.catalog.tags import TagMasks
 from matchcut.server.records import Floats, Item, Segment, TagFilter, TimeRange
@@ -20,6 +21,7 @@ Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Copy = Callable[[CodedRows, Ints], Codes]  # the codes of some rows, in that order, to be extended apart
 
+_BLOCK = 1024  # rows that are moved at once
 _KEPT = 8  # filters whose rows a view remembers; a byte for each row
 
 
@@ -132,10 +134,13 @@ class Shelf:
 
     Args:
         dimensions: of the vectors.
+        rows: makes what the vectors are kept in.
     """
 
-    def __init__(self, dimensions: int) -> None:
-        self._rows = Growing(np.float32, (dimensions,))
+    def __init__(self, dimensions: int, rows: Rows = held) -> None:
+        self._make = rows
+        self._rows = rows(dimensions)
+        self._none: Floats = np.empty((0, dimensions), np.float32)
         self._groups = Growing(np.int64)
         self._ranges = Growing(np.int64, (2,))
         self._starts = Growing(np.int64)
@@ -161,7 +166,7 @@ class Shelf:
         """All that is there now."""
         if self._view is None:
             self._view = ShelfView(
-                rows=self._rows.array,
+                rows=self._none if self._rows.fleeting else self._rows.array,
                 groups=self._groups.array,
                 radius=self._radius,
                 ranges=self._ranges.array,
@@ -174,7 +179,7 @@ class Shelf:
                 coded=None if self._codes is None else self._codes.view(),
             )
             self._shared = True
-        return self._view
+        return replace(self._view, rows=self._rows.array) if self._rows.fleeting else self._view
 
     def known(self, item_id: str) -> Known:
         """The entry of an item that is there."""
@@ -193,17 +198,24 @@ class Shelf:
         if self._codes is not None:
             self._codes.reserve(rows)
 
-    def append(self, known: Known, ranges: Ints, vectors: Floats) -> None:
-        """Adds an item behind all others; one of the same id has to be dropped before."""
-        item_id, group = known.item.item_id, len(self._entries)
+    def append(self, items: Sequence[Known], ranges: Ints, vectors: Floats, counts: Sequence[int]) -> None:
+        """Adds items behind all others; those of the same ids have to be dropped before.
+
+        Args:
+            ranges, vectors: (n, 2) and (n, dimensions), of one item after the other.
+            counts: how many of these n each item has.
+        """
+        first, row = len(self._entries), len(self._rows)
         self._rows.extend(vectors)
         self._ranges.extend(ranges)
-        self._groups.extend(np.full(len(vectors), group))
-        self._starts.extend([len(self._rows)])
-        self._alive.extend([True])
-        self._entries.append(known)
-        self._earlier.append(self._latest.get(item_id, -1))
-        self._latest[item_id] = group
+        self._groups.extend(np.repeat(np.arange(first, first + len(items)), counts))
+        self._starts.extend(row + np.cumsum(counts))
+        self._alive.extend(np.ones(len(items), np.bool_))
+        for group, known in enumerate(items, first):
+            item_id = known.item.item_id
+            self._earlier.append(self._latest.get(item_id, -1))
+            self._latest[item_id] = group
+        self._entries += items
         self._radius = max(self._radius, largest_norm(vectors))
         self._view = None
         if self._codes is not None:
@@ -281,8 +293,10 @@ class Shelf:
         kept = np.flatnonzero(old.alive)
         rows = old.alive[old.groups]
         lengths = np.diff(old.starts)[kept]
-        fresh = Shelf(old.rows.shape[1])
-        fresh._rows = Growing.of(old.rows[rows])
+        fresh = Shelf(old.rows.shape[1], self._make)
+        fresh._rows.reserve(int(np.count_nonzero(rows)))
+        for at in range(0, len(rows), _BLOCK):
+            fresh._rows.extend(old.rows[at : at + _BLOCK][rows[at : at + _BLOCK]])
         fresh._ranges = Growing.of(old.ranges[rows])
         fresh._groups = Growing.of(np.repeat(np.arange(len(kept)), lengths))
         fresh._starts = Growing.of(np.concatenate([[0], np.cumsum(lengths)]))

@@ -9,6 +9,9 @@ import sys
 import textwrap
 
 from matchcut.server import config, process, profiles
+from matchcut.server.config import NOT_GIVEN, Config
+
+log = logging.getLogger("matchcut")
 
 NAME = "serve"
 SUMMARY = "run a server"
@@ -26,7 +29,7 @@ examples:
 profiles:
   """ + "\n  ".join(
     textwrap.wrap(
-        f"edge sets {profiles.explained('edge')}; and it gives memory back to the system at once",
+        f"edge sets {profiles.explained('edge')}; it also gives memory back at once",
         100,
         break_on_hyphens=False,
     )
@@ -44,13 +47,34 @@ def run(arguments: argparse.Namespace) -> int:
     logging.basicConfig(
         level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    tell_of_precision(settings)
     process.one_thread_for_products()
     if settings.profile == "edge":
         process.save_memory()
-    from matchcut.server.app import serve  # what it imports takes a second, which --help should not
+    with process.starting() as started:
+        from matchcut.server.app import serve  # what it imports takes half a second, which --help should not
 
-    asyncio.run(serve(settings, progress=say, ready=lambda address: say(f"serving on {address}")))
+        def ready(address: str) -> None:
+            started()
+            say(f"serving on {address}")
+
+        asyncio.run(serve(settings, progress=say, ready=ready))
     return 0
+
+
+def tell_of_precision(settings: Config) -> None:
+    """Logs that --precision is not used, where an encoder is given; a warning unless only the profile sets it."""
+    if settings.encoder == NOT_GIVEN or settings.precision == Config.precision:
+        return
+    by_profile = settings.precision == profiles.PROFILES[settings.profile].get("precision")
+    log.log(
+        logging.INFO if by_profile else logging.WARNING,
+        "--precision %s%s is of the default encoder: %s is served as it is; `matchcut engine precision` makes one in "
+        "another precision",
+        settings.precision,
+        " of the profile" if by_profile else "",
+        settings.encoder,
+    )
 
 
 def say(line: str) -> None:

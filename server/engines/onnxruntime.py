@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from matchcut.server.engines.base import CheckedEngine, cores, guard
 from matchcut.server.engines.processor import saturates
+from matchcut.server.engines.quantised import is_quantised
 from matchcut.server.models import Encoder
 from matchcut.server.records import Floats
 
 __all__ = ["OnnxRuntime"]
+
+INT8 = "onnxruntime-int8"
 
 ERRORS_ONLY = 3
 
@@ -16,6 +19,7 @@ class OnnxRuntime(CheckedEngine):
     """Runs an encoder in the precisions that its file says: float32, or int8 between Q/DQ pairs.
 
     Args:
+        variant: what it is called; INT8 where the file is in int8.
         threads: threads of one run; 0 takes all cores.
 
     Raises:
@@ -28,6 +32,8 @@ class OnnxRuntime(CheckedEngine):
         with guard(f"ONNX Runtime cannot load {encoder.path}"):
             import onnxruntime
 
+            if is_quantised(encoder.path.read_bytes()):
+                self.variant = INT8
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = threads or cores()
             options.log_severity_level = ERRORS_ONLY

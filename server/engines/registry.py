@@ -14,10 +14,14 @@ __all__ = ["LIBRARIES", "ON_GPU", "VARIANTS", "available", "make", "version", "v
 
 
 class Variant(NamedTuple):
-    """A library at one precision; `make` takes the encoder, the variant's name and the threads."""
+    """A library at one precision; `make` takes the encoder, the variant's name and the threads.
+
+    measured: whether auto tries it; False where it is what another becomes by the encoder's file.
+    """
 
     library: str
     make: Callable[[Encoder, str, int], Engine]
+    measured: bool = True
 
 
 def onnxruntime(encoder: Encoder, variant: str, threads: int) -> Engine:
@@ -48,6 +52,7 @@ def tensorrt(encoder: Encoder, variant: str, threads: int) -> Engine:
 # The first of a library is what its name alone means. The exact ones come first: they are the yardstick.
 VARIANTS = {
     "onnxruntime-fp32": Variant("onnxruntime", onnxruntime),
+    "onnxruntime-int8": Variant("onnxruntime", onnxruntime, measured=False),  # what that one is with a file in int8
     "openvino-fp32": Variant("openvino", openvino(1.0)),
     "openvino-mixed50": Variant("openvino", openvino(0.5)),
     "openvino-mixed25": Variant("openvino", openvino(0.25)),

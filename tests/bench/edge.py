@@ -4,8 +4,9 @@ Catalogues of 10,000 items, of one and of three segments of 1280 values each, fo
 Servers start on them in turns, on one core, while the client runs on another. Told are the seconds, and the seconds of
 the server's CPU, from process start to the first answer to a clip (a file of four seconds, ranked against all items);
 the memory then, and after five more clips: RSS (all pages, those of shared libraries too) and PSS (those divided by who
-has them). Beside it the standard profile with the default engine. Then the answers of int8 against float32's: on the
-frames of the demo's clips, and the order in which the clips find each other.
+has them), and how much of RSS is no file's, so that the system cannot drop it and read it again. Python has its byte
+code at hand, as it has where matchcut is installed. Beside it the standard profile with the default engine. Then the
+answers of int8 against float32's: on the frames of the demo's clips, and the order in which the clips find each other.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ STANDARD: tuple[str, ...] = ("--threads", "1")
 
 
 class Start(NamedTuple):
-    """Seconds, CPU seconds and MiB of one start."""
+    """Seconds, CPU seconds and MiB of one start. own: of rss_later, what is no file's."""
 
     serving_s: float
     answer_s: float
@@ -39,33 +40,35 @@ class Start(NamedTuple):
     rss_later: float
     pss_later: float
     peak: float
+    own: float
 
 
-def memory(pid: int) -> tuple[float, float]:
-    """RSS and PSS of a process, MiB."""
+def memory(pid: int) -> tuple[float, float, float]:
+    """RSS and PSS of a process, and how much of RSS is no file's, MiB."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
     found = {name: int(rest.split()[0]) / 1024 for name, _, rest in (line.partition(":") for line in lines)}
-    return found["Rss"], found["Pss"]
+    return found["Rss"], found["Pss"], found["Anonymous"]
 
 
-def start(data: Path, core: int, options: tuple[str, ...]) -> Start:
-    """Starts a server and asks it with clips."""
+def start(data: Path, core: int, options: tuple[str, ...], code: Path) -> Start:
+    """Starts a server, which finds its byte code in that folder, and asks it with clips."""
     from matchcut.client import Client
 
     clip = common.MEDIA / "carphone_distorted.mp4"
-    command = [sys.executable, "-m", "matchcut.server", "serve", "--listen", "127.0.0.1:0", "--data", str(data)]
+    command = ["env", "-u", "PYTHONDONTWRITEBYTECODE", f"PYTHONPYCACHEPREFIX={code}", sys.executable, "-m"]
+    command += ["matchcut.server", "serve", "--listen", "127.0.0.1:0", "--data", str(data)]
     began = time.perf_counter()
     with common.started([*command, "--cache", str(common.CACHE), *options], core) as (pid, address):
         serving = time.perf_counter() - began
         with Client(address) as client:
             assert len(client.recommend(clip=clip, limit=5).matches) == 5
             answered, spent = time.perf_counter() - began, common.cpu_seconds(pid)
-            first = memory(pid)
+            rss, pss, _ = memory(pid)
             time.sleep(3)  # for what is done in the background
             for name in MORE:
                 client.recommend(clip=common.clip(name), limit=5)
-            later = memory(pid)
-        return Start(serving, answered, spent, *first, *later, common.peak_mib(pid))
+            rss_later, pss_later, own = memory(pid)
+        return Start(serving, answered, spent, rss, pss, rss_later, pss_later, common.peak_mib(pid), own)
 
 
 def answers() -> tuple[str, str, str, float, float]:
@@ -123,21 +126,23 @@ def main() -> None:
                 data = Path(folder) / f"{what}{segments}"
                 fill(data, items, segments, bits)
                 cases[f"{what}, {items} items, {segments} segments each"] = data, options
+        code = Path(folder) / "code"
         for data, options in cases.values():
-            start(data, cores[0], options)  # engines are measured, and files read
+            start(data, cores[0], options, code)  # engines are measured, and files read
         found: dict[str, list[Start]] = {what: [] for what in cases}
         for _ in range(rounds):
             for what, (data, options) in cases.items():
-                found[what].append(start(data, cores[0], options))
+                found[what].append(start(data, cores[0], options, code))
         for what, each in found.items():
             middle = Start(*(statistics.median(column) for column in zip(*each, strict=True)))
             print(
                 f"  {what}: serving {middle.serving_s:.2f} s, first answer {middle.answer_s:.2f} s "
                 f"({middle.cpu_s:.2f} s of CPU); RSS {middle.rss:.0f} MiB, PSS {middle.pss:.0f}; after more clips RSS "
-                f"{middle.rss_later:.0f}, PSS {middle.pss_later:.0f}; peak {middle.peak:.0f}"
+                f"{middle.rss_later:.0f}, of it no file's {middle.own:.0f}, PSS {middle.pss_later:.0f}; peak "
+                f"{middle.peak:.0f}"
             )
             rows.append(
-                (what, *(f"{value:.2f}" for value in middle[:3]), *(f"{value:.0f}" for value in middle[3:]), versions)
+                (what, *(f"{value:.2f}" for value in middle[:3]), *(f"{value:.0f}" for value in middle[3:8]), versions)
             )
     least, mean, overlap, rounded, exact = answers()
     first, same = order(cores[0])

@@ -177,3 +177,18 @@ def test_a_killed_server_leaves_a_catalogue_that_opens(config: Config) -> None:
         process.wait(timeout=20)
     with served(config) as (process, _):
         assert process.poll() is None
+
+
+@pytest.mark.parametrize("vectors", ["file", "memory"])
+async def test_vectors_are_where_the_option_says(vectors: str, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matchcut.server.catalog.filed._LEAST", 1)
+    async with (
+        App(replace(config, vectors=vectors)) as app,
+        grpc.aio.insecure_channel(app.address) as channel,
+    ):
+        wire = Wire(channel)
+        await wire.ingest("item", [1])
+        assert (await wire.clip(1)).matches[0].item.item_id == "item"
+        open_files = [Path(f"/proc/self/fd/{number}").resolve() for number in os.listdir("/proc/self/fd")]
+        nameless = [file for file in open_files if file.parent == config.data and file.name.endswith("(deleted)")]
+        assert len(nameless) == (vectors == "file")

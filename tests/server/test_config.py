@@ -31,6 +31,7 @@ EXAMPLES = {
     "oip": "off",
     "users": "off",
     "users_ahead": "off",
+    "vectors": "file",
     "profile": "edge",
     "precision": "int8",
     "model_control": "explicit",

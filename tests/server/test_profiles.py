@@ -77,6 +77,8 @@ def test_help_and_doctor_say_what_it_sets(capsys: pytest.CaptureFixture[str], tm
     main(["doctor", "--profile", "edge", "--precision", "float32", *options])
     found = {one["what"]: one["detail"] for one in json.loads(capsys.readouterr().out)["findings"]}
     assert "threads 1" in found["profile"]
+    assert "max-message 8MiB" in found["profile"]
+    assert "user-memory 8MiB" in found["profile"]
     assert "precision" not in found["profile"], "what is given instead is not the profile's"
     assert found["encoder"].startswith("the default one, 57934424,")
     main(["doctor", *options])

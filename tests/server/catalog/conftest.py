@@ -66,10 +66,17 @@ def put(clip: MakeClip, encoder: EncoderIdentity) -> Put:
     return put
 
 
-@pytest.fixture(params=["memory", "disk"])
-def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Catalog]:
-    """An empty one of each kind."""
-    opened = open_catalog(None if request.param == "memory" else tmp_path / "catalog")
+@pytest.fixture
+def few_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the vectors of any shelf be kept in a file, where they are kept in files."""
+    monkeypatch.setattr("matchcut.server.catalog.filed._LEAST", 1)
+
+
+@pytest.fixture(params=["memory", "disk", "file"])
+def catalog(request: pytest.FixtureRequest, few_in_files: None, tmp_path: Path) -> Iterator[Catalog]:
+    """An empty one of each kind: nothing kept, kept and read from memory, kept and its vectors read from a file."""
+    folder = None if request.param == "memory" else tmp_path / "catalog"
+    opened = open_catalog(folder, in_file=request.param == "file")
     yield opened
     opened.close()
 

@@ -249,3 +249,15 @@ class CodedMachine(Machine):
 
 class TestCodedMachine(CodedMachine.TestCase):  # type: ignore[valid-type,misc]
     settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+
+
+class FiledMachine(CodedMachine):
+    """The same where vectors are in files."""
+
+    def open(self) -> Catalog:
+        return open_catalog(self.folder, coding=DEVICE, scan_from=1, in_file=True)
+
+
+@pytest.mark.usefixtures("few_in_files")
+class TestFiledMachine(FiledMachine.TestCase):  # type: ignore[valid-type,misc]
+    settings = settings(max_examples=15, stateful_step_count=30, deadline=None)
