@@ -77,18 +77,18 @@ class CodedRows:
     mean: Wide = field(init=False)
     gains: Wide = field(init=False)
     radius: float = field(init=False)
+    _native: NativeCodes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        mean = self.basis.mean.astype(np.float64)
+        basis, mean = self.basis, self.basis.mean.astype(np.float64)
         object.__setattr__(self, "mean", mean)
-        object.__setattr__(self, "gains", np.concatenate([[1.0], self.basis.ratios]))
+        object.__setattr__(self, "gains", np.concatenate([[1.0], basis.ratios]))
         object.__setattr__(self, "radius", self.span + float(_norms(mean)) * (1 + 1e-9))
+        object.__setattr__(self, "_native", NativeCodes(self.table.ctypes.data, self.count, basis.dense, basis.levels))
 
     def native(self) -> NativeCodes:
-        """For the library; valid while this object lives."""
-        return NativeCodes(
-            chunks=self.table.ctypes.data, rows=self.count, dense=self.basis.dense, levels=self.basis.levels
-        )
+        """For the library, which only reads it; valid while this object lives."""
+        return self._native
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -282,13 +282,17 @@ def code_queries(queries: Floats, rows: CodedRows, limit: int, *, fine: bool | N
         return None
     turned = basis.turn_queries(queries)
     coded, units, sizes, errors = _coded(turned[:, np.newaxis, :dense], finest)
-    tail = np.empty((count, levels, LEVEL))
+    halves = _halves(coded, radix)[:, 0] if fine else coded.astype(np.int8)
+    tail, sums = np.zeros((count, 0, 2, LEVEL), np.int8), np.zeros((count, 0), np.int32)
     if levels:
-        tail, *rest = _coded(turned[:, dense:].reshape(tail.shape), _finest(most, LEVEL))
+        tails, *rest = _coded(turned[:, dense:].reshape(count, levels, LEVEL), _finest(most, LEVEL))
+        tail, sums = _halves(tails, radix), tails.sum(axis=2).astype(np.int32)
         units, sizes, errors = (np.concatenate(both, axis=1) for both in zip((units, sizes, errors), rest, strict=True))
     spread = sizes * (rows.gains * stats[:, 0])
+    missed = errors * stats[:, 1]
     beyond = sizes
-    if levels:
+    if levels:  # sums of one term each are skipped, as many small steps take as long as the scan itself
+        np.cumsum(missed, axis=1, out=missed)
         np.cumsum(spread[:, 1:], axis=1, out=spread[:, 1:])
         beyond = np.sqrt(np.cumsum(np.square(sizes)[:, ::-1], axis=1)[:, ::-1])
     base = wide @ rows.mean
@@ -299,14 +303,14 @@ def code_queries(queries: Floats, rows: CodedRows, limit: int, *, fine: bool | N
     figures = np.zeros((4, count, levels + 1), np.float32)
     figures[0] = units * rows.gains
     figures[1] = spread * _UP
-    figures[2, :, :-1] = beyond[:, 1:] * _UP
-    figures[3] = (np.cumsum(errors * stats[:, 1], axis=1) + always[:, np.newaxis]) * _UP
-    halves = _halves(coded, radix)[:, 0] if fine else coded.astype(np.int8)
+    if levels:
+        figures[2, :, :-1] = beyond[:, 1:] * _UP
+    figures[3] = (missed + always[:, np.newaxis]) * _UP
     arrays: dict[str, NDArray[np.generic]] = {
         "dense": halves,
         "dense_sums": halves.sum(axis=2, dtype=np.int32),
-        "tail": _halves(tail, radix),
-        "tail_sums": tail.sum(axis=2).astype(np.int32),
+        "tail": tail,
+        "tail_sums": sums,
         **dict(zip(("step", "spread", "reach", "slack"), figures, strict=True)),
         "base": base.astype(np.float32),
     }

@@ -159,7 +159,9 @@ def _scan_some(job: Job, turns: Iterator[int], step: int, check: Callable[[], No
         left = [np.empty(functions.mc_left(scan, query), np.int64) for query in queries]
         for query in queries:
             functions.mc_take(scan, query, left[query].ctypes.data)
-    for rows, more in zip(found.rows, [np.unique(np.concatenate(left))] if job.joint else left, strict=True):
+    if job.joint and len(left) > 1:
+        left = [np.unique(np.concatenate(left))]
+    for rows, more in zip(found.rows, left, strict=True):
         rows.append(more)
     found.scanned += counts.scanned
     found.survivors += counts.survivors

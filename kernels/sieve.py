@@ -217,16 +217,24 @@ def _best(
     order = np.argsort(-scores, kind="stable")  # pairs lie by row, then by query
     if minimum is not None:
         order = order[scores[order] >= minimum]
-    row, chosen = candidates[at], []
+    row = candidates[at]
+    first = _first_of_groups(order, groups[row[order]].tolist(), k)
+    return (scores[first], groups[row[first]], row[first], query[first]), len(scores)
+
+
+def _first_of_groups(order: Ints, groups: list[int], k: int) -> Ints:
+    """Of places in their order, each with its group: the first of each of the first k groups."""
+    if len(set(groups)) == len(groups):
+        return order[:k]
+    chosen: list[int] = []
     seen: set[int] = set()
-    for place, group in zip(order.tolist(), groups[row[order]].tolist(), strict=True):
+    for place, group in zip(order.tolist(), groups, strict=True):
         if group not in seen:
             seen.add(group)
             chosen.append(place)
             if len(chosen) == k:
                 break
-    first = np.array(chosen, np.int64)
-    return (scores[first], groups[row[first]], row[first], query[first]), len(scores)
+    return np.array(chosen, np.int64)
 
 
 def _nobody_asks() -> None:

@@ -1,4 +1,4 @@
-"""One thread that makes all changes to a store, many in one commit."""
+"""All changes to a store, one after the other, many in one commit."""
 
 from __future__ import annotations
 
@@ -32,12 +32,14 @@ class Writer(Generic[C, D]):
     """Group commit: what is submitted while one commit waits for the disk goes together into the next.
 
     Args:
-        commit: makes the changes durable, in order, and says of each what came of it; called by one thread only.
+        commit: makes the changes durable, in order, and says of each what came of it; called by one thread at a time.
         noun: of what it writes, as in "the catalogue".
         most: weight of the changes in one commit, at most; one change alone may weigh more.
         weigh: how much a change weighs; 1 where not given.
-        upkeep: what else that thread has to do, a little of it at a time; returns after how many seconds it wants to be
-            called again. Called between two commits once those are over.
+        upkeep: what else there is to do, a little of it at a time; returns after how many seconds it wants to be called
+            again. Called between two commits once those are over.
+        direct: a change that finds nothing else under way is committed by the thread that brings it, which saves the
+            way to the writer's own thread and back. Not given: all are committed by that thread.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Writer(Generic[C, D]):
         most: int = 128,
         weigh: Callable[[C], int] = lambda change: 1,
         upkeep: Callable[[], float] | None = None,
+        direct: bool = False,
     ) -> None:
         self._commit = commit
         self._noun = noun
@@ -56,7 +59,10 @@ class Writer(Generic[C, D]):
         self._upkeep = upkeep
         self._queue: SimpleQueue[_Ticket | _Task | None] = SimpleQueue()
         self._ahead: list[_Ticket | _Task | None] = []  # taken from the queue, and next in turn
-        self._lock = Lock()
+        self._direct = direct
+        self._turn = Lock()  # held by whoever is at the store
+        self._lock = Lock()  # over what follows; taken before the turn, by those who do not wait for that
+        self._waiting = 0  # what the writer's thread has to do, the queue included
         self._closed = False
         self._thread = Thread(target=self._run, name=f"{noun}-writer", daemon=True)
         self._thread.start()
@@ -67,6 +73,14 @@ class Writer(Generic[C, D]):
         Raises:
             Exception: what `commit` answered; nothing was changed.
         """
+        if self._direct and self._begin():
+            try:
+                (verdict,) = self._commit([change])
+            finally:
+                self._turn.release()
+            if isinstance(verdict, Exception):
+                raise verdict
+            return verdict
         ticket = _Ticket(change, Future())
         self._put(ticket)
         result: D = ticket.verdict.result()
@@ -90,31 +104,60 @@ class Writer(Generic[C, D]):
                 self._closed = True
                 self._queue.put(None)
         self._thread.join()
+        with self._turn:  # a change that was committed directly may not be over yet
+            pass
+
+    def _begin(self) -> bool:
+        """Takes the turn if nothing waits and nobody has it; whether it did."""
+        with self._lock:
+            self._check()
+            return not self._waiting and self._turn.acquire(blocking=False)
 
     def _put(self, what: _Ticket | _Task) -> None:
         with self._lock:
-            if self._closed:
-                raise StoreFailed(f"the {self._noun} is closed; open it again", reason="STORE_CLOSED")
+            self._check()
+            self._waiting += 1
             self._queue.put(what)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise StoreFailed(f"the {self._noun} is closed; open it again", reason="STORE_CLOSED")
+
+    def _done(self, count: int) -> None:
+        with self._lock:
+            self._waiting -= count
 
     def _run(self) -> None:
         due = inf if self._upkeep is None else time.monotonic()
         while True:
             if self._upkeep is not None and time.monotonic() >= due:
-                due = time.monotonic() + self._upkeep()
+                with self._lock:
+                    self._waiting += 1  # or those who commit directly could keep it waiting for ever
+                with self._turn:
+                    pause = self._upkeep()
+                self._done(1)
+                due = time.monotonic() + pause
             try:
                 first = self._next(due)
             except Empty:
                 continue
             if first is None:
                 return
-            if isinstance(first, _Task):
-                try:
-                    first.done.set_result(first.work())
-                except Exception as error:
-                    first.done.set_exception(error)
-            else:
-                self._make(self._gather(first))
+            with self._turn:
+                count = self._work(first)
+            self._done(count)
+
+    def _work(self, first: _Ticket | _Task) -> int:
+        """Does that, and what can be committed with it; how many things that was."""
+        if isinstance(first, _Ticket):
+            batch = self._gather(first)
+            self._make(batch)
+            return len(batch)
+        try:
+            first.done.set_result(first.work())
+        except Exception as error:
+            first.done.set_exception(error)
+        return 1
 
     def _next(self, due: float) -> _Ticket | _Task | None:
         """What is to be done next; raises Empty where there is nothing before the time `due`."""

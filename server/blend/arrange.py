@@ -7,7 +7,7 @@ import numpy as np
 from matchcut.server.blend.contract import Arranged, Candidates
 from matchcut.server.blend.query import normalised
 from matchcut.server.blend.scoring import SIGNALS, worth
-from matchcut.server.records import PersonalOptions
+from matchcut.server.records import Floats, PersonalOptions
 
 __all__ = ["arrange"]
 
@@ -42,13 +42,13 @@ def arrange(
     utility = balance * scores  # -inf: no longer left
     if minimum_score is not None:
         utility[scores < minimum_score] = -np.inf
-    penalty = np.zeros_like(utility)
+    penalty: Floats | None = None  # for what the candidates have in common with those above them
     mates = _mates(candidates.caps) if options.cap > 0 else {}
     used: dict[str, int] = {}
     chosen: list[int] = []
     propensities: list[float] = []
     while len(chosen) < min(k, len(utility)):
-        value = utility - penalty
+        value = utility if penalty is None else utility - penalty
         pick = best = int(value.argmax())
         if utility[best] == -np.inf:
             break
@@ -68,7 +68,7 @@ def arrange(
                 utility[mates[cap]] = -np.inf
         if unit is not None:
             near = (1 - balance) * (unit @ unit[pick] if cosines is None else cosines[pick])
-            penalty = near if len(chosen) == 1 else np.maximum(penalty, near)
+            penalty = near if penalty is None else np.maximum(penalty, near, out=penalty)
     indices = np.array(chosen, np.int64)
     return Arranged(indices, scores[indices], np.array(propensities, np.float64), _shares(parts[:, indices].T.tolist()))
 

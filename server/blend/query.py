@@ -52,7 +52,8 @@ def nearest(vectors: Floats, ids: Sequence[str], liked: Floats) -> list[tuple[st
     places = cosines.argmax(axis=1)
     best = cosines.max(axis=1)
     return [
-        (ids[place], float(cosine)) if cosine > 0 else ("", 0.0) for place, cosine in zip(places, best, strict=True)
+        (ids[place], cosine) if cosine > 0 else ("", 0.0)
+        for place, cosine in zip(places.tolist(), best.tolist(), strict=True)
     ]
 
 

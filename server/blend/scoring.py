@@ -54,19 +54,15 @@ def worth(candidates: Candidates, options: PersonalOptions) -> Worth:
 def _relevance(candidates: Candidates, options: PersonalOptions) -> Doubles:
     """(2, n) what history and current interest add to the relevance, which is their sum, 0 to 1."""
     history, current = candidates.history, candidates.current
-    weight = options.current_weight if history is not None and current is not None else float(current is not None)
-    shares = np.zeros((2, len(candidates.caps)))
-    if history is not None:
-        shares[0] = (1 - weight) * history
-    if current is not None:
-        shares[1] = weight * current
-    raw = shares.sum(axis=0)
-    if candidates.against is not None:
-        raw -= AGAINST * candidates.against
-    least = raw.min()
-    spread = raw.max() - least
-    # Rounding of equal cosines is no difference.
-    relevance = (raw - least) / spread if spread > 1e-9 else np.ones_like(raw)
+    if history is None or current is None:  # all of the relevance is due to the one that is there
+        alone = current if history is None else history
+        assert alone is not None
+        due = np.zeros((2, len(alone)))
+        due[int(history is None)] = _scaled(alone, candidates.against)
+        return due
+    weight = options.current_weight
+    shares = np.stack([(1 - weight) * history, weight * current])
+    relevance = _scaled(shares.sum(axis=0), candidates.against)
     # Each signal's share is what it lifts a candidate above the least that it says of any.
     shares -= shares.min(axis=1, keepdims=True)
     both = shares.sum(axis=0)
@@ -75,3 +71,13 @@ def _relevance(candidates: Candidates, options: PersonalOptions) -> Doubles:
     both[silent] = 1
     relevant: Doubles = shares * (relevance / both)
     return relevant
+
+
+def _scaled(cosines: Doubles, against: Doubles | None) -> Doubles:
+    """Less what speaks against them, from 0 for the least to 1 for the most relevant."""
+    raw = cosines if against is None else cosines - AGAINST * against
+    least = raw.min()
+    spread = raw.max() - least
+    # Rounding of equal cosines is no difference.
+    scaled: Doubles = (raw - least) / spread if spread > 1e-9 else np.ones_like(raw)
+    return scaled

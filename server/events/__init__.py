@@ -2,7 +2,7 @@
 
 contract.py says what it promises, local.py keeps the promise on one machine:
 
-    append -> writer (one thread, one commit for many) -> changing (a transaction) -> store (SQLite, WAL)
+    append -> writer (one at a time, one commit for many) -> changing (a transaction) -> store (SQLite, WAL)
     expose / introduced -> later -> the same thread, a moment afterwards
     events / counts <- connections for reading, one for each thread that asks
     popularity <- popular (memory, read in the background, then kept up with each commit)

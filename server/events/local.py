@@ -1,4 +1,4 @@
-"""The log of events on one machine: one thread writes, all others read."""
+"""The log of events on one machine: one thread at a time writes, all others read."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _CALL = 16  # events that a call counts as, at least
 _STRANGERS = 10_000  # tenants without events whose salts are remembered
 _USERS = 64  # users that are read in one statement
 _ITEMS = 10_000  # items, the same
+_UNTENDED = 64  # events after which the length of the log of changes is looked at
 _REST_S = 0.25  # between two looks at what else there is to do
 _FAILED_S = 5.0  # until upkeep that failed is tried again
 _PATIENCE_S = 5.0  # for which a deletion waits for readers to let it go through
-
 
 _log = logging.getLogger("matchcut.events")
 
@@ -99,6 +99,7 @@ class LocalLog:
         self._forgetting = Lock()
         self._unconfirmed: dict[UserKey, tuple[int, int]] = {}  # events and exposures deleted, but not yet wiped
         self._unwiped = self._closed = False
+        self._untended = 0  # events since the length of the log of changes was looked at
         popular.begin(store.tenants.values())
         self._writer: Writer[_Append, Appended] = Writer(
             self._commit,
@@ -106,6 +107,7 @@ class LocalLog:
             most=_MOST,
             weigh=lambda change: max(_CALL, len(change.rows)),
             upkeep=self._upkeep,
+            direct=True,
         )
 
     def key(self, tenant: str, user_id: str) -> UserKey:
@@ -262,7 +264,9 @@ class LocalLog:
             self._retention.came(tenant, new)
             logged = tuple((UserKey(tenant.name, row.user), rows.logged(row)) for row in new)
             verdicts.append(Appended(logged, len(wanted) - len(new)))
-        self._tend()
+            self._untended += len(wanted)
+        if self._untended >= _UNTENDED:
+            self._tend()
         return verdicts
 
     def _enrol(self, tenants: Iterable[Tenant]) -> None:
@@ -295,8 +299,8 @@ class LocalLog:
     def _upkeep(self) -> float:
         """See commit.Writer."""
         try:
-            self._flush()
             self._tend()
+            self._flush()
             self._wipe()
             if self._popular.load(self._store, self._store.tenants):
                 return 0.0
@@ -306,6 +310,7 @@ class LocalLog:
             return _FAILED_S
 
     def _tend(self) -> None:
+        self._untended = 0
         try:
             self._store.tend()
         except (sqlite3.Error, OSError) as error:  # nothing is lost: the log of changes only grows longer

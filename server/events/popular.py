@@ -65,7 +65,7 @@ class Popular:
 
 
 class _Known:
-    """One tenant's. Changed by one thread, copied by any."""
+    """One tenant's. Changed by one thread at a time, copied by any."""
 
     def __init__(self, *, complete: bool) -> None:
         self.complete = Flag()

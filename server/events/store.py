@@ -1,4 +1,4 @@
-"""The SQLite file of the log: opened, changed by one thread, read by many, wiped."""
+"""The SQLite file of the log: opened, changed by one thread at a time, read by many, wiped."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ KIND = Kind(
 
 
 class Store:
-    """The file of one log. Its folder belongs to this process; `read` may be called by any thread, the rest by one.
+    """The file of one log. Its folder belongs to this process; `read` may be called by any thread, the rest by one at a
+    time.
 
     Args:
         path: made where it is missing; None: in memory only.

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from matchcut.server.errors import EncoderMismatch
-from matchcut.server.pipeline import Job, Pipeline
+from matchcut.server.job import Job
+from matchcut.server.pipeline import Pipeline
 from matchcut.server.records import EncoderIdentity, Floats, ItemsQuery, MediaReport, Query, RankOptions
 from matchcut.server.vectors import unit
 

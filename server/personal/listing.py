@@ -22,9 +22,12 @@ def candidates(
         users: see EventLog.popularity.
     """
     view, rows = gallery.view, found.rows
-    vectors = view.rows[rows]
-    groups = view.groups[rows].tolist()
-    items = [view.item(group) for group in groups]
+    vectors, groups = view.rows[rows], view.groups[rows]
+    popularity, caps = np.zeros(len(rows), np.int64), ("",) * len(rows)
+    if users or how.cap:  # without either nobody asks which items they are
+        items = [view.item(group) for group in groups.tolist()]
+        popularity = np.array([users.get(item.item_id, 0) for item in items], np.int64)
+        caps = tuple(item.attributes.get(how.cap_attribute, "") for item in items) if how.cap else caps
     against = None if wants.against is None else np.maximum(vectors @ wants.against, 0).astype(np.float64)
     return Candidates(
         vectors=vectors,
@@ -32,8 +35,8 @@ def candidates(
         current=None if wants.current is None else (vectors @ wants.current).astype(np.float64),
         against=against,
         age_us=np.maximum(now_us - gallery.introduced_us[groups], 0),
-        popularity=np.array([users.get(item.item_id, 0) for item in items], np.int64),
-        caps=tuple(item.attributes.get(how.cap_attribute, "") for item in items) if how.cap else ("",) * len(items),
+        popularity=popularity,
+        caps=caps,
     )
 
 
@@ -46,8 +49,8 @@ def explained(
     near = nearest(arranged_of.vectors[chosen], liked, vectors)
     groups = gallery.view.groups[found.rows[chosen]].tolist()
     return tuple(
-        PersonalMatch(gallery.view.item(group), float(score), Reason(item_id, similarity, shares), float(propensity))
+        PersonalMatch(gallery.view.item(group), score, Reason(item_id, similarity, shares), propensity)
         for group, score, (item_id, similarity), shares, propensity in zip(
-            groups, arranged.scores, near, arranged.shares, arranged.propensities, strict=True
+            groups, arranged.scores.tolist(), near, arranged.shares, arranged.propensities.tolist(), strict=True
         )
     )

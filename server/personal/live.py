@@ -8,8 +8,9 @@ from copy import copy
 from dataclasses import replace
 from typing import Protocol
 
+from matchcut.server.job import Job
+from matchcut.server.personal.excluding import Excluding
 from matchcut.server.personal.interest import Interest, Interests
-from matchcut.server.pipeline import Job
 from matchcut.server.records import Event, Media, PersonalRanking, Query, RankOptions, Recorded, UserQuery
 
 
@@ -21,7 +22,13 @@ class Answers(Protocol):
     def interests(self, tenant: str, query: Query | None, options: RankOptions, job: Job) -> Interests: ...
 
     def answer(
-        self, tenant: str, asked: UserQuery, options: RankOptions, interest: Interest, job: Job
+        self,
+        tenant: str,
+        asked: UserQuery,
+        options: RankOptions,
+        interest: Interest,
+        job: Job,
+        excluding: Excluding | None = None,
     ) -> PersonalRanking: ...
 
 
@@ -38,6 +45,7 @@ class LiveList:
         self._asked = asked
         self._options = options
         self._interest = Interest()
+        self._excluding = Excluding()
 
     def now(self, job: Job) -> PersonalRanking:
         """A list of what is known by now: the user's events, and the interest as it was seen last.
@@ -45,7 +53,7 @@ class LiveList:
         Raises:
             MatchcutError: the caller is gone, the device or the disk failed.
         """
-        return self._answers.answer(self._tenant, self._asked, self._options, self._interest, job)
+        return self._answers.answer(self._tenant, self._asked, self._options, self._interest, job, self._excluding)
 
     def after(self, event: Event, job: Job) -> PersonalRanking:
         """The same with one event more, which is durable by then."""

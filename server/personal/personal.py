@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from threading import Lock
 
 import numpy as np
@@ -19,12 +18,13 @@ from matchcut.server.errors import InvalidInput, NotAllowed
 from matchcut.server.events import EventLog, LogSizes
 from matchcut.server.events.anonymity import published
 from matchcut.server.ingest import Pipelines
+from matchcut.server.job import Job
+from matchcut.server.personal.excluding import NOTHING, Excluding
 from matchcut.server.personal.interest import Interest, Interests, interests, themselves
 from matchcut.server.personal.listing import candidates, explained
 from matchcut.server.personal.live import LiveList
-from matchcut.server.personal.shortlist import Popular, Shortlist, shortlist
+from matchcut.server.personal.shortlist import Flags, Popular, Shortlist, shortlist
 from matchcut.server.personal.wants import Wants, wanted
-from matchcut.server.pipeline import Job
 from matchcut.server.records import (
     Assignment,
     Counted,
@@ -42,7 +42,7 @@ from matchcut.server.records import (
 )
 from matchcut.server.users import Galleries, Taste, Users
 
-NOTHING: frozenset[str] = frozenset()
+NO_CHANCE = np.random.default_rng(0)  # for lists that leave nothing to chance: to make one takes longer than its use
 
 
 class Personal:
@@ -177,9 +177,19 @@ class Personal:
         return interests(self._pipelines.now, tenant, query, options, job)
 
     def answer(
-        self, tenant: str, asked: UserQuery, options: RankOptions, interest: Interest, job: Job
+        self,
+        tenant: str,
+        asked: UserQuery,
+        options: RankOptions,
+        interest: Interest,
+        job: Job,
+        excluding: Excluding | None = None,
     ) -> PersonalRanking:
-        """A list of what is known by now: recall, rank, arrange, explain."""
+        """A list of what is known by now: recall, rank, arrange, explain.
+
+        Args:
+            excluding: of the lists before, where this one follows others of the same user; None: it follows none.
+        """
         now_us, forgets, clock = self._now_us(), self._forgets, job.clock
         assignment = self._experiments.assign(tenant, asked.user_id) if asked.user_id else Assignment()
         how = self._experiments.options(assignment, asked.asked)
@@ -190,12 +200,16 @@ class Personal:
                 wants = wanted(taste, interest, gallery, galleries, current_weight=how.current_weight)
                 clock.note("recall", events=taste.events)
             with clock("rank"):
-                excluded = options.exclude | themselves(asked.current) | (NOTHING if how.include_seen else taste.seen)
+                named, seen = options.exclude | themselves(asked.current), NOTHING if how.include_seen else taste.seen
+                eligible = (excluding or Excluding()).eligible(
+                    gallery.view, named | seen if named else seen, options.tags
+                )
                 users = {} if self._log is None else self._log.popularity(tenant)
-                found = self._shortlist(tenant, gallery.view, wants, replace(options, exclude=excluded), users, job)
+                popular = self._popular.of(tenant, users)
+                found = self._shortlist(gallery.view, wants, eligible, popular, options.limit, job)
             with clock("arrange"):
                 name = uuid.uuid4()
-                chance = np.random.default_rng(name.int)
+                chance = np.random.default_rng(name.int) if how.exploration > 0 else NO_CHANCE
                 chosen_from = candidates(found, gallery, wants, how, users=users, now_us=now_us)
                 arranged = arrange(chosen_from, how, options.limit, chance, minimum_score=options.minimum_score)
                 matches = explained(arranged, found, chosen_from, gallery, taste)
@@ -223,22 +237,16 @@ class Personal:
         return self._users.recall(tenant, asked.user_id, galleries)
 
     def _shortlist(
-        self,
-        tenant: str,
-        view: View,
-        wants: Wants,
-        options: RankOptions,
-        users: Mapping[str, int],
-        job: Job,
+        self, view: View, wants: Wants, eligible: Flags | None, popular: Sequence[str], limit: int, job: Job
     ) -> Shortlist:
         """The best by what the user wants, and some that are popular or new."""
         found = shortlist(
             self._device,
             view,
             wants.together,
-            view.eligible(options.exclude, options.tags),
-            self._popular.of(tenant, users),
-            size=max(self._candidates, options.limit),
+            eligible,
+            popular,
+            size=max(self._candidates, limit),
             check=job.caller.check,
         )
         if found.ranked is not None:

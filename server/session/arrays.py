@@ -24,6 +24,7 @@ def finite(rows: Floats, what: str) -> Floats:
 def directions(rows: Floats) -> Floats:
     """(n, d) each row at unit length, float32; a row of zeros stays one."""
     wide = rows.astype(np.float64)
-    norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, np.newaxis]
-    units: Floats = np.divide(wide, norms, out=np.zeros_like(wide), where=norms > 0).astype(np.float32)
+    norms = np.sqrt(np.vecdot(wide, wide))
+    norms[norms == 0] = 1
+    units: Floats = (wide / norms[:, np.newaxis]).astype(np.float32)
     return units

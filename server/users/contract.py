@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,11 @@ class Gallery:
 
     def vectors(self, item_ids: Sequence[str]) -> tuple[list[str], Floats]:
         """Those of the items that are there, in the order given, and their vectors (m, d)."""
-        groups = [(item_id, self.view.group(item_id)) for item_id in item_ids]
-        there = [(item_id, group) for item_id, group in groups if group >= 0]
-        rows = np.searchsorted(self.view.groups, [group for _, group in there])
-        return [item_id for item_id, _ in there], self.view.rows[rows]
+        if len(item_ids) == 1:  # as an event's item is
+            group = self.view.group(item_ids[0])
+            row = int(np.searchsorted(self.view.groups, group))
+            return ([], self.view.rows[:0]) if group < 0 else ([item_ids[0]], self.view.rows[row : row + 1])
+        numbers = self.view.numbers(item_ids)
+        there = numbers >= 0
+        ids = list(item_ids if there.all() else compress(item_ids, there.tolist()))
+        return ids, self.view.rows[np.searchsorted(self.view.groups, numbers[there])]

@@ -95,13 +95,15 @@ def further(model: SessionModel, gallery: Gallery, before: Fold, events: Sequenc
     Raises:
         EngineFailed: as SessionModel.step.
     """
-    counted = [event for event in events if event.strength > 0 and gallery.view.group(event.item_id) >= 0]
-    _, vectors = gallery.vectors([event.item_id for event in counted])
-    state = before.state[np.newaxis]
-    for at, event in enumerate(counted):
-        state = model.step(vectors[at : at + 1], state, np.array([event.strength], np.float32))
-    before.state = state[0]
-    before.steps += len(counted)
+    speaking = [event for event in events if event.strength > 0]
+    there, vectors = gallery.vectors([event.item_id for event in speaking])
+    if there:
+        known, state = set(there), before.state[np.newaxis]
+        counted = (event.strength for event in speaking if event.item_id in known)
+        for at, strength in enumerate(counted):
+            state = model.step(vectors[at : at + 1], state, np.array([strength], np.float32))
+        before.state = state[0]
+        before.steps += len(there)
     before.note(events, ring)
 
 

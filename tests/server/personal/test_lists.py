@@ -140,6 +140,7 @@ async def test_events_in_any_order_and_twice_give_the_same_list(client: AsyncCli
     assert ids(await client.recommend_for("bob", limit=10)) == ids(sorted_list)
 
 
+@pytest.mark.alone
 async def test_a_new_item_is_recommended_from_its_content_alone_within_a_second(client: AsyncClient) -> None:
     await client.record(liked("ana", "cats0", "fresh"))  # of which nothing is known yet
     await client.ingest_vectors("fresh2", [((0.0, 1.0), vector("cats", 77).tolist())])

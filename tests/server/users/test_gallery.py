@@ -55,6 +55,7 @@ def test_what_is_there_is_there_and_what_comes_follows(world: World) -> None:
     np.testing.assert_allclose(before.vectors(["a"])[1][0], vector("a"), atol=1e-6)
 
 
+@pytest.mark.alone
 def test_a_cold_item_is_there_well_within_a_second(world: World) -> None:
     galleries = world.galleries()
     began = time.perf_counter()
