@@ -8,7 +8,7 @@ usage() {
 usage: ./build.sh COMMAND
 
   demo           set up, then ingest real clips into a server and query it with one
-  test [ARGS]    set up, then lint, check types and run all tests (ARGS go to pytest)
+  test [ARGS]    set up, then lint, check types and run all tests; with ARGS: what they tell pytest, in one process
   setup          only set up: .venv, protobuf stubs, default encoder, media
   clients [NAME] build the clients in other languages, or some of them: cpp go java node
   kernels [ARGS] compile the GPU kernels into kernels/cubins, which takes no GPU (ARGS: see kernels --help)
@@ -38,13 +38,20 @@ fingerprint() {
     | sha256sum | cut -c1-64
 }
 
+# An empty .venv where there is none.
+environment() {
+  local python
+  [ ! -x .venv/bin/python ] || return 0
+  python=$(find_python)
+  "$python" -m venv .venv \
+    || { rm -rf .venv; fail "cannot make a virtual environment (Debian, Ubuntu: apt-get install python3-venv)"; }
+}
+
 setup() {
-  local extras=$1 stamp=.venv/matchcut-$1 python
+  local extras=$1 stamp=.venv/matchcut-$1
   if [ "$(cat "$stamp" 2>/dev/null)" != "$(fingerprint)" ]; then
-    python=$(find_python)
     say "setting up .venv ($extras)"
-    [ -x .venv/bin/python ] || "$python" -m venv .venv \
-      || { rm -rf .venv; fail "cannot make a virtual environment (Debian, Ubuntu: apt-get install python3-venv)"; }
+    environment
     .venv/bin/python -m pip install --disable-pip-version-check --progress-bar on -e ".[$extras]" \
       | grep -v -e '^Requirement already' -e '^Obtaining' || true
     .venv/bin/python -c 'import matchcut.server.__main__' || fail "the installation is incomplete; see the messages above"
@@ -171,7 +178,7 @@ pycuda() {
 test_extras() {
   EXTRAS=encoder,test,train
   [ "$(cat ".venv/matchcut-$EXTRAS" 2>/dev/null)" != "$(fingerprint)" ] || return 0
-  [ -x .venv/bin/python ] || setup encoder,test
+  environment
   local torch report=build/torch.json why
   torch=$(grep -o 'torch==[0-9.]*' setup.py)
   mkdir -p build
@@ -206,31 +213,54 @@ movielens() {
     --no-deps --only-binary=:all: -d build/cache recbole==1.2.1
 }
 
-# All that the tests need compiled.
+# All that the tests need compiled by what .venv has.
 compiled() {
-  mkdir -p build/clients
-  test_clients
   kernels
   pycuda
   movielens
 }
 
+# finished JOB LOG: waits for what was begun in the background, and shows what it has said.
+finished() {
+  wait "$1" || { cat "$2"; fail "compiling failed; see above"; }
+  cat "$2"
+}
+
 tests() {
+  local clients_job compiled_job
   system_packages
+  mkdir -p build/clients
+  trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
+  say "compiling clients meanwhile: build/clients.log"
+  test_clients >build/clients.log 2>&1 &
+  clients_job=$!
   test_extras
   setup "$EXTRAS"
-  say "compiling clients, kernels and PyCUDA meanwhile: build/compiled.log"
-  compiled >build/compiled.log 2>&1 & # takes about as long as what follows, each on one core
-  local compiling=$!
-  trap 'kill '"$compiling"' 2>/dev/null || true' EXIT
+  say "compiling kernels and PyCUDA meanwhile: build/compiled.log"
+  compiled >build/compiled.log 2>&1 &
+  compiled_job=$!
   say "ruff"; .venv/bin/ruff check .; .venv/bin/ruff format --check .
   say "mypy"; .venv/bin/mypy -p matchcut.server -p matchcut.kernels -p matchcut.client -p matchcut.bench
   .venv/bin/mypy setup.py clients/demo clients/python/example tests
-  wait "$compiling" || { cat build/compiled.log; fail "compiling failed; see above"; }
+  finished "$clients_job" build/clients.log
+  finished "$compiled_job" build/compiled.log
   trap - EXIT
-  cat build/compiled.log
   MATCHCUT_CLIENTS=$(cat build/clients/tested); export MATCHCUT_CLIENTS
-  say "pytest"; .venv/bin/python -m pytest "$@"
+  all_tests "$@"
+}
+
+# Without ARGS in several processes, each file's tests in one of them, and then, one at a time, those tests that are
+# marked to want the machine for themselves. A test that hangs or kills its process ends the run.
+all_tests() {
+  local processes alone status=0
+  say "pytest $*"
+  if [ $# -gt 0 ]; then .venv/bin/python -m pytest "$@"; return; fi
+  processes=$(.venv/bin/python -c 'import os; print(max(2, min(4, os.cpu_count() or 1)))')
+  .venv/bin/python -m pytest -m "not alone" \
+    -n "$processes" --dist loadfile --no-loadscope-reorder --max-worker-restart 0 || status=$?
+  mapfile -t alone < <(grep -rl --include='test_*.py' 'pytest\.mark\.alone' tests)
+  .venv/bin/python -m pytest -m alone "${alone[@]}" || status=$?
+  return "$status"
 }
 
 # What moved beyond noise since the committed results; about three minutes, best on a quiet machine.

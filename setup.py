@@ -190,6 +190,7 @@ setup(
             "mypy>=1.14",
             "pytest>=9",
             "pytest-asyncio>=0.25",
+            "pytest-xdist>=3.6",  # tests in several processes
             "ruff>=0.9",
             "setuptools>=77",  # for the wheel that a test builds
             TENSORRT,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 from onnx import TensorProto, helper
 
 from matchcut.server.config import Config
@@ -21,6 +22,20 @@ ROOT = Path(__file__).parents[1]
 
 # A shell starts background jobs with SIGINT ignored, and children inherit that: tests that interrupt one need it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# An example that takes long on a busy machine is no failure.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `--dist loadfile`: some folders go to one process, too."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from support.spread import Spread
+
+    return Spread(config, log)
 
 
 @pytest.fixture(scope="session")

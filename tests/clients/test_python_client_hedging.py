@@ -40,11 +40,10 @@ def test_the_second_answers(make: Any, server: Any) -> None:
     ],
 )
 def test_what_is_cheap_is_asked_again(make: Any, server: Any, call: Any) -> None:
-    client = make(server.target, retry=HEDGED)
-    call(client)
+    call(make(server.target))
     (method,) = {seen.method for seen in server.calls}
     server.on(method, stuck, server._handlers[method])
-    call(client)
+    call(make(server.target, retry=HEDGED))
     assert len(server.calls) == 3
 
 

@@ -138,7 +138,7 @@ class FakeServer:
     def call(self, number: int = 0) -> Seen:
         """The call of that number; waits for it to arrive."""
         with self._came:
-            assert self._came.wait_for(lambda: len(self.calls) > number, timeout=10)
+            assert self._came.wait_for(lambda: len(self.calls) > number, timeout=60)
         return self.calls[number]
 
     def answer(self, method: str, requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Message]:

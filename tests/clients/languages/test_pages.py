@@ -56,7 +56,7 @@ def test_the_librarys_own_tests(language: str) -> None:
     command(language)
     build = ROOT / "clients" / language / "build.sh"
     out = ROOT / "build" / "clients" / language
-    done = subprocess.run([build, "--test", out], capture_output=True, timeout=LIMIT, text=True, check=False)
+    done = subprocess.run([build, "--test", out], capture_output=True, timeout=2 * LIMIT, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

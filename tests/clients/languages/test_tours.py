@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from support.processes import bare, served
-from support.tours import LIMIT, PROGRAMS, Secured, Tour, command, is_there, take
+from support.tours import LIMIT, PROGRAMS, Secured, Tour, command, is_built, take
 
 
 def test_what_a_tour_shows(expected: list[str]) -> None:
@@ -39,11 +41,11 @@ def test_what_a_tour_shows(expected: list[str]) -> None:
 
 
 def all_at_once(media: Path, **environment: str) -> dict[str, Tour]:
-    """Takes the tours of all languages that are there at the same time; each has a tenant of its own."""
-    there = [name for name in PROGRAMS if is_there(PROGRAMS[name])]
-    with ThreadPoolExecutor(len(there)) as pool:
-        tours = [pool.submit(take, name, media, {**environment, "MATCHCUT_TENANT": name}) for name in there]
-        return {name: tour.result() for name, tour in zip(there, tours, strict=True)}
+    """Takes the tours of all languages that are built at the same time; each has a tenant of its own."""
+    built = [name for name in PROGRAMS if is_built(name)]
+    with ThreadPoolExecutor(len(built)) as pool:
+        tours = [pool.submit(take, name, media, {**environment, "MATCHCUT_TENANT": name}) for name in built]
+        return {name: tour.result() for name, tour in zip(built, tours, strict=True)}
 
 
 @pytest.fixture(scope="module")
@@ -79,24 +81,45 @@ def test_without_the_token(language: str, secured: Secured, media: Path) -> None
     assert tour.lines == ["health: SERVING"]  # which needs none
 
 
-def test_a_restart_is_waited_for(language: str, media: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def restarted(media: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tour]:
+    """The second parts of all tours: each asks for what it has put into a server that is gone, and comes back."""
+    folder = tmp_path_factory.mktemp("restarted")
+    built = [name for name in PROGRAMS if is_built(name)]
+    with ExitStack() as kept:
+        with served(folder) as address:
+            tours = {name: kept.enter_context(second_part(name, media, address)) for name in built}
+            for tour in tours.values():
+                assert tour.stdout
+                assert tour.stdout.readline() == "ready\n"
+        for tour in tours.values():
+            assert tour.stdin
+            tour.stdin.write("\n")
+            tour.stdin.flush()
+        time.sleep(1)  # so that they ask while nobody is there
+        assert {name: tour.poll() for name, tour in tours.items()} == dict.fromkeys(built)
+        with served(folder, listen=address):
+            said = {name: tour.communicate(timeout=LIMIT) for name, tour in tours.items()}
+        return {name: Tour(tours[name].returncode, out.splitlines(), errors) for name, (out, errors) in said.items()}
+
+
+@contextmanager
+def second_part(language: str, media: Path, address: str) -> Iterator[subprocess.Popen[str]]:
+    """The tour past a restart, which says when it is ready for one and then waits for a line; killed in the end."""
+    with subprocess.Popen(
+        [*command(language), str(media), "restart"],
+        env=bare(MATCHCUT_SERVER=address, MATCHCUT_TENANT=language),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as tour:
+        try:
+            yield tour
+        finally:
+            tour.kill()
+
+
+def test_a_restart_is_waited_for(language: str, restarted: dict[str, Tour]) -> None:
     """A question that meets no server is asked again until there is one, which still knows the item."""
-    with served(tmp_path) as address:
-        tour = subprocess.Popen(
-            [*command(language), str(media), "restart"],
-            env=bare(MATCHCUT_SERVER=address),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert tour.stdin
-        assert tour.stdout
-        assert tour.stdout.readline() == "ready\n"
-    tour.stdin.write("\n")
-    tour.stdin.flush()
-    time.sleep(1)  # so that it asks while nobody is there
-    assert tour.poll() is None
-    with served(tmp_path, listen=address):
-        out, errors = tour.communicate(timeout=LIMIT)
-    assert (tour.returncode, out, errors) == (0, "after a restart: bikes 1.000\n", "")
+    assert restarted[language] == Tour(0, ["after a restart: bikes 1.000"], "")

@@ -51,6 +51,7 @@ async def entered(model: FakeModel, count: int = 1) -> None:
         assert await asyncio.to_thread(model.entered.acquire, timeout=30)
 
 
+@pytest.mark.alone
 async def test_a_lost_stream_frees_its_states_at_once(served: Any) -> None:
     model = served.models["total"]
     taken = []
