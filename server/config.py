@@ -50,7 +50,7 @@ class Config:
         least=0,
     )
     turn_seconds: float = option(
-        1.0, "seconds of work on one clip, while others wait, after which it is their turn", group="serving", least=0
+        3.0, "seconds of work on one clip, while others wait, after which they go first", group="serving", least=0
     )
     max_requests: int = option(64, "other requests under way at once; more are refused", group="serving", least=1)
     max_message: int = option(64 << 20, "largest gRPC message", group="serving", least=1 << 20, size=True)

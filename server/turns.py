@@ -4,10 +4,11 @@ As soon as each core has a clip to work at, one more at the same time makes all 
 two of a second each are there after two seconds both, where one after the other is there after one and after two. So
 only so many have a turn, and the others wait, first come, first served. Three rules keep that fair:
 
-- A turn that has lasted long, while others wait, is theirs next: a film holds nobody up for longer than that.
+- A turn has an end. Who is not done by then, with a film, goes on in the background.
 - A client's requests follow each other on a line of its own, so that of one who sends many at once the others need
   await one. This is Self-Clocked Fair Queueing (Golestani, INFOCOM 1994), counted in turns.
-- What somebody asks goes before what is put in, and takes its turn; but what is put in waits no longer than PATIENCE.
+- What is in the background gives its turn to whoever is not, at once, unless it has waited for longer than PATIENCE.
+  What is put in is there from the beginning: somebody waits for an answer sooner than for that.
 
 Who waits for something else meanwhile, as for the next bytes of a slow upload, gives the turn away. Live streams take
 no turns: they compute little at a time, and what they show is of now.
@@ -21,29 +22,29 @@ from bisect import insort
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import Enum, auto
 
 from matchcut.server.clock import Clock
 from matchcut.server.feed import Caller
 
 __all__ = ["Purpose", "Turn", "Turns", "Waiter"]
 
-PATIENCE = 5.0  # seconds that what is put in waits at most for what is asked
+PATIENCE = 5.0  # seconds that what is in the background waits at most for what is not
 GRACE = 0.001  # seconds after a deadline at which its passing is sure to be seen
 
 
-class Purpose(IntEnum):
-    """What a turn is for; the lower goes first."""
+class Purpose(Enum):
+    """What a request is for."""
 
-    ASK = 0
-    PUT = 1
+    ASK = auto()
+    PUT = auto()
 
 
 @dataclass(slots=True, eq=False)
 class Waiter:
     """One that waits. tag: its place on its client's line. number: counts waiters. since: time.monotonic()."""
 
-    purpose: Purpose
+    background: bool
     client: str
     since: float
     tag: int = 0
@@ -63,7 +64,7 @@ class Turns:
     Args:
         at_once: how many may have one.
         seconds: after which a turn is over, where others wait.
-        patience: seconds after which what is put in goes before what is asked.
+        patience: seconds after which what is in the background goes before what is not.
     """
 
     def __init__(self, at_once: int, *, seconds: float, patience: float = PATIENCE) -> None:
@@ -81,10 +82,10 @@ class Turns:
         """How many wait."""
         return len(self._line)
 
-    def take(self, purpose: Purpose, client: str) -> Waiter:
+    def take(self, client: str, *, background: bool = False) -> Waiter:
         """A place in the line, whose turn may have come."""
         with self._lock:
-            waiter = self._join(Waiter(purpose, client, time.monotonic()))
+            waiter = self._join(Waiter(background, client, time.monotonic()))
             self._call()
             return waiter
 
@@ -94,10 +95,10 @@ class Turns:
             self._free += 1
             self._call()
 
-    def again(self, waiter: Waiter) -> Waiter:
-        """A turn is over, and its owner wants another one: as give() and take()."""
+    def again(self, client: str) -> Waiter:
+        """A turn is over, and its owner wants another one in the background: as give() and take()."""
         with self._lock:
-            another = self._join(Waiter(waiter.purpose, waiter.client, time.monotonic()))
+            another = self._join(Waiter(True, client, time.monotonic()))
             self._free += 1
             self._call()
             return another
@@ -111,9 +112,9 @@ class Turns:
             self._free += 1
             self._call()
 
-    def asked(self) -> bool:
-        """Whether one waits that goes before what is put in."""
-        return any(waiter.purpose is Purpose.ASK for waiter in tuple(self._line))
+    def pressed(self) -> bool:
+        """Whether one waits that goes before what is in the background."""
+        return not all(waiter.background for waiter in tuple(self._line))
 
     def withdraw(self, waiter: Waiter) -> None:
         """It waits no longer; a turn that it was given meanwhile goes to the next."""
@@ -151,10 +152,10 @@ class Turns:
             waiter.woken.set()
 
     def _next(self) -> Waiter:
-        first = min(self._line, key=lambda one: (one.purpose, one.order))
-        if first.purpose is Purpose.ASK:
+        first = min(self._line, key=lambda one: (one.background, one.order))
+        if not first.background:
             oldest = min(self._line, key=lambda one: one.since)
-            if oldest.purpose is Purpose.PUT and time.monotonic() - oldest.since > self._patience:
+            if oldest.background and time.monotonic() - oldest.since > self._patience:
                 return oldest
         return first
 
@@ -172,7 +173,7 @@ class Turn:
         self._turns = turns
         self._caller = caller
         self._clock = clock
-        self._purpose = purpose
+        self._background = purpose is Purpose.PUT
         self._client = client
         self._place: Waiter | None = None  # in the line, while it waits for a turn or has one
         self._held = self._over = False
@@ -218,9 +219,9 @@ class Turn:
             return
         lasted = self._used + time.monotonic() - self._began
         if lasted >= self._turns.seconds:
-            self._used = 0.0
-            self._wait(self._turns.again(self._place))
-        elif self._purpose is Purpose.PUT and self._turns.asked():
+            self._used, self._background = 0.0, True
+            self._wait(self._turns.again(self._client))
+        elif self._background and self._turns.pressed():
             self._used = lasted
             self._turns.step_back(self._place)
             self._wait(self._place)
@@ -232,7 +233,7 @@ class Turn:
             self._give()
 
     def _take(self) -> None:
-        self._wait(self._turns.take(self._purpose, self._client))
+        self._wait(self._turns.take(self._client, background=self._background))
 
     def _give(self) -> None:
         self._held = False

@@ -93,7 +93,7 @@ def stage(at_once: int = 1, *, seconds: float = LONG, patience: float = LONG) ->
         opened.close()
     # Whatever happened, all turns are there again and nobody is remembered.
     assert opened.turns.waiting == 0
-    assert [opened.turns.take(Purpose.ASK, "").called for _ in range(at_once + 1)] == [True] * at_once + [False]
+    assert [opened.turns.take("").called for _ in range(at_once + 1)] == [True] * at_once + [False]
 
 
 def test_first_come_first_served_and_no_more_at_once_than_turns() -> None:
@@ -140,6 +140,22 @@ def test_a_turn_that_has_lasted_long_is_the_next_ones() -> None:
         on.end("clip")
         on.end("film")
         assert on.begun == ["film", "clip"]
+
+
+def test_who_is_not_done_in_a_turn_goes_on_in_the_background() -> None:
+    with stage(seconds=0.0) as on:
+        on.ask("film")
+        on.ask("first")
+        until(lambda: "first" in on.begun)
+        on.turns.seconds = LONG
+        on.end("first")
+        on.ask("second")  # finds the film at work again, or waiting for its next turn
+        until(lambda: "second" in on.begun)  # though the film's new turn is not over
+        on.ask("third")
+        assert on.begun == ["film", "first", "second"]  # turns of those who are not in the background are whole
+        on.end("second")
+        until(lambda: "third" in on.begun)  # who goes before the film, though the film has waited for longer
+        on.end("third")
 
 
 def test_a_turn_lasts_as_long_as_nobody_waits() -> None:
@@ -220,7 +236,7 @@ def test_a_turn_is_others_while_its_owner_waits_for_something_else() -> None:
     with slow.taken():
         with slow.aside(), quick.taken():  # would wait for ever otherwise
             assert not turns.waiting
-        assert not turns.take(Purpose.ASK, "third").called  # slow has it again
+        assert not turns.take("third").called  # slow has it again
     assert clock.times().stages == ()
 
 
@@ -229,7 +245,7 @@ def test_what_fails_aside_ends_the_turn_once() -> None:
     turn = Turn(turns, Caller(), Clock(), purpose=Purpose.ASK, client="")
     with pytest.raises(Cancelled), turn.taken(), turn.aside():
         raise Cancelled("the upload broke")
-    assert [turns.take(Purpose.ASK, "").called for _ in range(2)] == [True, False]
+    assert [turns.take("").called for _ in range(2)] == [True, False]
 
 
 def test_an_ended_turn_stays_ended() -> None:
@@ -237,12 +253,12 @@ def test_an_ended_turn_stays_ended() -> None:
     turn = Turn(turns, Caller(), Clock(), purpose=Purpose.PUT, client="")
     with turn.taken():
         turn.end()
-        assert turns.take(Purpose.ASK, "other").called
+        assert turns.take("other").called
         turn.pause()
         with turn.aside():
             pass
         turn.end()
-        assert not turns.take(Purpose.ASK, "third").called
+        assert not turns.take("third").called
     assert turns.waiting == 1
 
 
@@ -252,14 +268,14 @@ def test_time_aside_does_not_count_but_time_before_does() -> None:
     with turn.taken():
         with turn.aside():
             time.sleep(0.06)
-        other = turns.take(Purpose.ASK, "other")
+        other = turns.take("other")
         turn.pause()
         assert not other.called  # it has worked for no time yet
         time.sleep(0.06)
         with turn.aside():
             until(lambda: other.called)
             turns.give()
-        again = turns.take(Purpose.ASK, "other")
+        again = turns.take("other")
         thread = threading.Thread(target=give_after, args=(turns, again))
         thread.start()
         turn.pause()  # the time before it went aside is over its limit, and it waits
@@ -318,4 +334,4 @@ def test_a_storm_of_all_that_can_happen_loses_no_turn_and_lets_in_no_more_than_t
     assert done > 100
     assert most == 2
     assert turns.waiting == 0
-    assert [turns.take(Purpose.ASK, "").called for _ in range(3)] == [True, True, False]
+    assert [turns.take("").called for _ in range(3)] == [True, True, False]

@@ -14,7 +14,7 @@ import pytest
 
 from matchcut.server.config import Config
 from matchcut.server.service import calls
-from matchcut.server.turns import Purpose, Turns
+from matchcut.server.turns import Turns
 from matchcut.v1 import catalog_pb2, media_pb2
 from matchcut.v1 import recommender_pb2 as pb
 from support.sharing import Sharing, sharing
@@ -210,6 +210,6 @@ async def test_two_turns_are_two_clips_at_once(config: Config, monkeypatch: pyte
 async def test_as_many_turns_as_cores_unless_told(config: Config, monkeypatch: pytest.MonkeyPatch, clip: bytes) -> None:
     monkeypatch.setattr(calls, "cores", lambda: 3)
     async with queue(config, monkeypatch, clip, turns=0) as on:
-        assert [on.turns.take(Purpose.ASK, "").called for _ in range(4)] == [True] * 3 + [False]
+        assert [on.turns.take("").called for _ in range(4)] == [True] * 3 + [False]
         for _ in range(4):
             on.turns.give()
