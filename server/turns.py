@@ -7,8 +7,8 @@ only so many have a turn, and the others wait, first come, first served. Three r
 - A turn has an end. Who is not done by then, with a film, goes on in the background.
 - A client's requests follow each other on a line of its own, so that of one who sends many at once the others need
   await one. This is Self-Clocked Fair Queueing (Golestani, INFOCOM 1994), counted in turns.
-- What is in the background gives its turn to whoever is not, at once, unless it has waited for longer than PATIENCE.
-  What is put in is there from the beginning: somebody waits for an answer sooner than for that.
+- What is in the background gives its turn to whoever is not, at once. What is put in is there from the beginning:
+  somebody waits for an answer sooner than for that. But something there goes on for a while every PATIENCE seconds.
 
 Who waits for something else meanwhile, as for the next bytes of a slow upload, gives the turn away. Live streams take
 no turns: they compute little at a time, and what they show is of now.
@@ -23,13 +23,15 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from math import inf
 
 from matchcut.server.clock import Clock
 from matchcut.server.feed import Caller
 
 __all__ = ["Purpose", "Turn", "Turns", "Waiter"]
 
-PATIENCE = 5.0  # seconds that what is in the background waits at most for what is not
+PATIENCE = 5.0  # seconds after which the first of the background goes on, whoever else waits,
+MERCY = 0.5  # for so many: a tenth of the time
 GRACE = 0.001  # seconds after a deadline at which its passing is sure to be seen
 
 
@@ -42,7 +44,11 @@ class Purpose(Enum):
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """One that waits. tag: its place on its client's line. number: counts waiters. since: time.monotonic()."""
+    """One that waits, or has its turn.
+
+    tag: its place on its client's line. number: counts waiters. since: time.monotonic(). called: its turn has come;
+    spared: for a while, whoever else waits.
+    """
 
     background: bool
     client: str
@@ -50,6 +56,7 @@ class Waiter:
     tag: int = 0
     number: int = 0
     called: bool = False
+    spared: bool = False
     woken: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -64,7 +71,7 @@ class Turns:
     Args:
         at_once: how many may have one.
         seconds: after which a turn is over, where others wait.
-        patience: seconds after which what is in the background goes before what is not.
+        patience: see PATIENCE.
     """
 
     def __init__(self, at_once: int, *, seconds: float, patience: float = PATIENCE) -> None:
@@ -75,6 +82,7 @@ class Turns:
         self._reached = 0
         self._ends: dict[str, int] = {}  # the last tag on the line of each client that waits
         self._count = 0
+        self._spared = -inf  # when one of the background went on last while others waited, as time.monotonic()
         self._lock = threading.Lock()
 
     @property
@@ -103,13 +111,14 @@ class Turns:
             self._call()
             return another
 
-    def step_back(self, waiter: Waiter) -> None:
-        """A turn is broken off; its owner waits where it did before."""
+    def back(self, waiter: Waiter, *, gives: bool = False) -> None:
+        """One that had a turn waits where it did before; gives: it has its turn until now."""
         with self._lock:
-            waiter.called = False
+            waiter.called = waiter.spared = False
+            waiter.since = time.monotonic()
             waiter.woken.clear()
             self._add(waiter)
-            self._free += 1
+            self._free += gives
             self._call()
 
     def pressed(self) -> bool:
@@ -154,8 +163,10 @@ class Turns:
     def _next(self) -> Waiter:
         first = min(self._line, key=lambda one: (one.background, one.order))
         if not first.background:
-            oldest = min(self._line, key=lambda one: one.since)
-            if oldest.background and time.monotonic() - oldest.since > self._patience:
+            now = time.monotonic()
+            oldest = min((one for one in self._line if one.background), key=lambda one: one.since, default=None)
+            if oldest is not None and now - max(oldest.since, self._spared) > self._patience:
+                self._spared, oldest.spared = now, True
                 return oldest
         return first
 
@@ -187,7 +198,7 @@ class Turn:
             MatchcutError: nobody waits for the request any longer.
         """
         self._over, self._used = False, 0.0
-        self._take()
+        self._wait(self._turns.take(self._client, background=self._background))
         try:
             yield
         finally:
@@ -206,8 +217,9 @@ class Turn:
         self._used += time.monotonic() - self._began
         self._give()
         yield
-        if not self._over:
-            self._take()
+        if not self._over and self._place is not None:
+            self._turns.back(self._place)  # it has come before those who have come meanwhile
+            self._wait(self._place)
 
     def pause(self) -> None:
         """To be called again and again while there is work: where it is others' turn, waits until theirs is over.
@@ -222,8 +234,10 @@ class Turn:
             self._used, self._background = 0.0, True
             self._wait(self._turns.again(self._client))
         elif self._background and self._turns.pressed():
+            if self._place.spared and time.monotonic() - self._began < MERCY:
+                return
             self._used = lasted
-            self._turns.step_back(self._place)
+            self._turns.back(self._place, gives=True)
             self._wait(self._place)
 
     def end(self) -> None:
@@ -231,9 +245,6 @@ class Turn:
         self._over = True
         if self._held:
             self._give()
-
-    def _take(self) -> None:
-        self._wait(self._turns.take(self._client, background=self._background))
 
     def _give(self) -> None:
         self._held = False

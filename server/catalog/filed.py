@@ -79,8 +79,11 @@ class Filed:
         count = self._count * self._dimensions
         return np.frombuffer(mapping, np.float32, count).reshape(self._count, self._dimensions)
 
-    def reserve(self, more: int) -> None:
+    def reserve(self, more: int, *, in_memory: bool = True) -> None:
         """Makes room for so many more rows, so that adding them cannot fail.
+
+        Args:
+            in_memory: whether they may be there where no file can be made.
 
         Raises:
             MemoryError: there is no room, on the disk once there is a file.
@@ -88,11 +91,8 @@ class Filed:
         wanted = len(self) + more
         if self._held is None:
             if wanted > self._room:
-                try:
-                    self._allocate(max(wanted, self._room * 9 // 8))
-                except OSError as error:
-                    raise MemoryError(str(error)) from error
-        elif not self._may_file or self._size(wanted) < _LEAST or not self._move(wanted):
+                self._grow(wanted)
+        elif not self._may_file or self._size(wanted) < _LEAST or not self._move(wanted, in_memory=in_memory):
             self._held.reserve(more)
 
     def extend(self, rows: Floats) -> None:
@@ -107,7 +107,17 @@ class Filed:
         assert self._held is not None, "they are there, or were moved there"
         self._held.extend(rows)
 
-    def _move(self, room: int) -> bool:
+    def _grow(self, room: int) -> None:
+        """Makes room for so many rows, and for an eighth more than before if there is so much."""
+        try:
+            try:
+                self._allocate(max(room, self._room * 9 // 8))
+            except OSError:
+                self._allocate(room)
+        except OSError as error:
+            raise MemoryError(str(error)) from error
+
+    def _move(self, room: int, *, in_memory: bool) -> bool:
         """Moves the rows from memory to a file with room for so many; whether that could be done."""
         assert self._held is not None, "else they are in a file"
         before = self._held
@@ -117,6 +127,9 @@ class Filed:
             self._allocate(room)
             self._write(before.array)
         except OSError as error:
+            if not in_memory:
+                self._leave_file()
+                raise MemoryError(str(error)) from error
             self._hold(error, before)
             return False
         self._held = None
@@ -125,18 +138,26 @@ class Filed:
     def _hold(self, error: OSError, rows: Growing | None = None) -> None:
         """Keeps the rows in memory from now on."""
         self._held = Growing.of(self.array.copy()) if rows is None else rows
-        self._may_file, self._count, self._room = False, 0, 0
-        if self._close is not None:
-            self._close()
+        self._may_file = False
+        self._leave_file()
         _log.warning(
             "vectors are kept in memory: a file for them in %r failed (%s)", str(self._folder), error.strerror or error
         )
 
+    def _leave_file(self) -> None:
+        self._count = self._room = 0
+        if self._close is not None:
+            self._close()
+
     def _allocate(self, room: int) -> None:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._file, 0, self._size(room))
+            try:
+                os.posix_fallocate(self._file, 0, self._size(room))
+            except OSError:
+                os.ftruncate(self._file, self._size(self._room))  # some file systems keep all that there was
+                raise
         else:
-            os.truncate(self._file, self._size(room))
+            os.ftruncate(self._file, self._size(room))
         self._room = room
 
     def _write(self, rows: Floats) -> None:

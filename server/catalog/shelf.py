@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from matchcut.kernels.codes import CodedRows, Codes
 from matchcut.kernels.score import largest_norm
 from matchcut.server.catalog.contract import Known, Stored
-from matchcut.server.catalog.filed import Rows, held
+from matchcut.server.catalog.filed import Filed, Rows, held
 from matchcut.server.catalog.growing import Growing
 from matchcut.server.catalog.tags import TagMasks
 from matchcut.server.records import Floats, Item, Segment, TagFilter, TimeRange
@@ -288,13 +288,20 @@ class Shelf:
         return self._dead_rows * 2 > len(self._rows)
 
     def compacted(self) -> Shelf:
-        """A shelf of what is there alone, in the same order, in memory of its own."""
+        """A shelf of what is there alone, in the same order, in memory of its own, or in a file if this one is.
+
+        Raises:
+            MemoryError: there is no room for a second one.
+        """
         old = self.view()
         kept = np.flatnonzero(old.alive)
         rows = old.alive[old.groups]
         lengths = np.diff(old.starts)[kept]
         fresh = Shelf(old.rows.shape[1], self._make)
-        fresh._rows.reserve(int(np.count_nonzero(rows)))
+        if isinstance(fresh._rows, Filed) and self._rows.fleeting:
+            fresh._rows.reserve(int(np.count_nonzero(rows)), in_memory=False)
+        else:
+            fresh._rows.reserve(int(np.count_nonzero(rows)))
         for at in range(0, len(rows), _BLOCK):
             fresh._rows.extend(old.rows[at : at + _BLOCK][rows[at : at + _BLOCK]])
         fresh._ranges = Growing.of(old.ranges[rows])

@@ -203,6 +203,56 @@ def test_what_is_put_in_is_patient_but_not_for_ever() -> None:
         assert on.begun == ["first", "put"]
 
 
+def test_of_many_that_are_put_in_one_goes_before_what_is_asked_and_the_next_not_before_long() -> None:
+    turns = Turns(1, seconds=LONG, patience=LONG)
+    turns.take("first")
+    puts = [turns.take("flood", background=True) for _ in range(3)]
+    questions = [turns.take(f"client{number}") for number in range(2)]
+    for put in puts:
+        put.since -= 2 * LONG
+    turns.give()
+    assert [put.called for put in puts] == [True, False, False]
+    assert not any(question.called for question in questions)
+    for question in questions:
+        turns.give()
+        assert question.called
+    assert [put.spared for put in puts] == [True, False, False]
+    turns.give()
+    assert puts[1].called
+
+
+@pytest.mark.parametrize("mercy", [0.0, LONG])
+def test_one_that_has_waited_for_long_goes_on_for_a_while(mercy: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("matchcut.server.turns.MERCY", mercy)
+    with stage(patience=0.0) as on:
+        on.ask("first")
+        on.ask("put", purpose=Purpose.PUT)
+        on.ask("second")
+        time.sleep(0.001)
+        on.end("first")
+        until(lambda: "put" in on.begun)
+        on.turns._patience = LONG  # or it would be spared again and again
+        if mercy:
+            time.sleep(0.02)
+            assert on.begun == ["first", "put"]
+        else:
+            until(lambda: "second" in on.begun)
+
+
+def test_who_comes_back_from_aside_goes_before_those_who_came_meanwhile() -> None:
+    turns = Turns(1, seconds=LONG)
+    turn = Turn(turns, Caller(), Clock(), purpose=Purpose.ASK, client="upload")
+    with turn.taken():
+        with turn.aside():
+            other, last = turns.take("other"), turns.take("last")
+            assert other.called
+            thread = threading.Timer(0.01, turns.give)
+            thread.start()
+        thread.join()
+        assert not last.called
+    assert last.called
+
+
 @pytest.mark.parametrize("how", ["leaves", "deadline"])
 def test_one_that_nobody_waits_for_leaves_the_line(how: str) -> None:
     with stage() as on:

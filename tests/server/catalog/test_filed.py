@@ -167,6 +167,41 @@ def test_a_disk_that_gets_full_refuses_more(tmp_path: Path, monkeypatch: pytest.
     np.testing.assert_array_equal(filed.array, rows(1002))
 
 
+def test_what_a_full_disk_gave_in_vain_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As ext4 does, which keeps what there was of the room that was asked for."""
+    monkeypatch.setattr(LEAST, 1)
+    filed = Filed(tmp_path, 3)
+    filed.extend(rows(2))
+
+    def some(descriptor: int, at: int, size: int) -> None:
+        os.ftruncate(descriptor, size // 2)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", some)
+    with pytest.raises(MemoryError, match="No space left"):
+        filed.reserve(1000)
+    assert os.fstat(filed._file).st_size == 24
+    np.testing.assert_array_equal(filed.array, rows(2))
+
+
+def test_what_is_needed_is_taken_where_there_is_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LEAST, 1)
+    filed = Filed(tmp_path, 3)
+    filed.extend(rows(80))
+    real, asked = os.posix_fallocate, []
+
+    def just(descriptor: int, at: int, size: int) -> None:
+        asked.append(size)
+        if size > 81 * 12:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor, at, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", just)
+    filed.extend(rows(1, start=240))
+    assert asked == [90 * 12, 81 * 12]
+    np.testing.assert_array_equal(filed.array, rows(81))
+
+
 def test_a_disk_that_fails_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -206,6 +241,28 @@ def fill(catalog: Any, items: range) -> None:
     for item in items:
         segments = [Segment(TimeRange(at, at + 1), vector) for at, vector in enumerate(vectors(item))]
         catalog.put("", Item(f"i{item}", tags=("made",)), segments, BIG, f"{item}".encode())
+
+
+def test_a_shelf_that_has_no_room_for_a_smaller_one_stays_in_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Removing is what is advised where a disk is full; it must not take the memory instead."""
+    monkeypatch.setattr(LEAST, 1)
+    catalog = open_catalog(tmp_path, in_file=True)
+    fill(catalog, range(8))
+    with monkeypatch.context() as full:
+        full.setattr(os, "posix_fallocate", fails(errno.ENOSPC))
+        for item in range(6):
+            catalog.remove("", f"i{item}")
+    left = catalog.view("", BIG)
+    assert (left.count, len(left.rows)) == (2, 16), "it is as it was"
+    assert "in memory" not in caplog.text
+    del left
+    catalog.remove("", "i6")
+    assert len(catalog.view("", BIG).rows) == 2, "there is room again"
+    assert catalog.view("", BIG) is not catalog.view("", BIG), "in a file"
+    np.testing.assert_array_equal(catalog.view("", BIG).rows, vectors(7))
+    catalog.close()
 
 
 @NEEDS_MAPS
