@@ -79,21 +79,23 @@ class Filed:
         count = self._count * self._dimensions
         return np.frombuffer(mapping, np.float32, count).reshape(self._count, self._dimensions)
 
-    def reserve(self, more: int, *, in_memory: bool = True) -> None:
-        """Makes room for so many more rows, so that adding them cannot fail.
+    def another(self, room: int) -> Filed:
+        """An empty one with room for so many such rows, in a file of its own if this one is in one.
 
-        Args:
-            in_memory: whether they may be there where no file can be made.
+        Raises:
+            MemoryError: there is no room, on the disk if this one has a file: it does not go to memory instead.
+        """
+        made = Filed(self._folder, self._dimensions)
+        made._reserve(room, in_memory=not self.fleeting)
+        return made
+
+    def reserve(self, more: int) -> None:
+        """Makes room for so many more rows, so that adding them cannot fail.
 
         Raises:
             MemoryError: there is no room, on the disk once there is a file.
         """
-        wanted = len(self) + more
-        if self._held is None:
-            if wanted > self._room:
-                self._grow(wanted)
-        elif not self._may_file or self._size(wanted) < _LEAST or not self._move(wanted, in_memory=in_memory):
-            self._held.reserve(more)
+        self._reserve(more, in_memory=True)
 
     def extend(self, rows: Floats) -> None:
         """Adds rows."""
@@ -106,6 +108,15 @@ class Filed:
                 self._hold(error)
         assert self._held is not None, "they are there, or were moved there"
         self._held.extend(rows)
+
+    def _reserve(self, more: int, *, in_memory: bool) -> None:
+        """See reserve(). in_memory: whether they may be there where no file can be made."""
+        wanted = len(self) + more
+        if self._held is None:
+            if wanted > self._room:
+                self._grow(wanted)
+        elif not self._may_file or self._size(wanted) < _LEAST or not self._move(wanted, in_memory=in_memory):
+            self._held.reserve(more)
 
     def _grow(self, room: int) -> None:
         """Makes room for so many rows, and for an eighth more than before if there is so much."""

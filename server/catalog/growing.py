@@ -38,6 +38,16 @@ class Growing:
         made._buffer, made._count = rows, len(rows)
         return made
 
+    def another(self, room: int) -> Growing:
+        """An empty one with room for so many such rows.
+
+        Raises:
+            MemoryError: there is no room.
+        """
+        made = Growing(self._buffer.dtype.type, self._buffer.shape[1:])
+        made.reserve(room)
+        return made
+
     @property
     def array(self) -> NDArray[Any]:
         """All rows, read-only."""

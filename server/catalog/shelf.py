@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from matchcut.kernels.codes import CodedRows, Codes
 from matchcut.kernels.score import largest_norm
 from matchcut.server.catalog.contract import Known, Stored
-from matchcut.server.catalog.filed import Filed, Rows, held
+from matchcut.server.catalog.filed import Rows, held
 from matchcut.server.catalog.growing import Growing
 from matchcut.server.catalog.tags import TagMasks
 from matchcut.server.records import Floats, Item, Segment, TagFilter, TimeRange
@@ -298,10 +298,7 @@ class Shelf:
         rows = old.alive[old.groups]
         lengths = np.diff(old.starts)[kept]
         fresh = Shelf(old.rows.shape[1], self._make)
-        if isinstance(fresh._rows, Filed) and self._rows.fleeting:
-            fresh._rows.reserve(int(np.count_nonzero(rows)), in_memory=False)
-        else:
-            fresh._rows.reserve(int(np.count_nonzero(rows)))
+        fresh._rows = self._rows.another(int(np.count_nonzero(rows)))
         for at in range(0, len(rows), _BLOCK):
             fresh._rows.extend(old.rows[at : at + _BLOCK][rows[at : at + _BLOCK]])
         fresh._ranges = Growing.of(old.ranges[rows])
