@@ -8,8 +8,10 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from matchcut.client import Client, Error, Ingested, Item, NotFound, Unavailable
 from matchcut.server.commands.connect import UNREACHABLE, add_connection, client, positive, say, told, unreachable
 from matchcut.server.commands.output import console, print_json, print_warning, printable, table
+from matchcut.server.commands.parallel import parallel
 from matchcut.server.errors import InvalidInput
 
 NAME = "index"
@@ -146,20 +149,16 @@ def ingest(server: Client, clips: list[Clip], arguments: argparse.Namespace) -> 
     )
     with Progress(*columns, console=console, disable=arguments.json) as progress:
         task = progress.add_task("indexing", total=len(clips))
-        with ThreadPoolExecutor(arguments.jobs) as threads:
-            futures = {threads.submit(send, server, clip, arguments, lost): clip for clip in clips}
-            try:
-                for future in as_completed(futures):
-                    collect(future, futures[future], done, failures)
-                    progress.update(task, advance=1, description=f"indexing {printable(futures[future].item_id)}")
-            except BaseException:
-                threads.shutdown(wait=False, cancel_futures=True)
-                server.close()  # ends the calls under way; the server keeps nothing of them
-                raise
+        # To close the client ends the calls under way; the server keeps nothing of them.
+        work = partial(send, server, arguments, lost)
+        with closing(parallel(work, clips, threads=arguments.jobs, stop=server.close)) as finished:
+            for clip, future in finished:
+                collect(future, clip, done, failures)
+                progress.update(task, advance=1, description=f"indexing {printable(clip.item_id)}")
     return done, failures
 
 
-def send(server: Client, clip: Clip, arguments: argparse.Namespace, lost: threading.Event) -> Ingested:
+def send(server: Client, arguments: argparse.Namespace, lost: threading.Event, clip: Clip) -> Ingested:
     """Sends one clip, unless the server was lost with another; an item that is there keeps what is said of it."""
     if lost.is_set():
         raise Unavailable("not sent", code="UNAVAILABLE")

@@ -6,8 +6,9 @@ import argparse
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -16,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from matchcut.client import Client, Error, FailedPrecondition, Item, NotFound, Page, Switched, Unavailable
 from matchcut.server.commands.connect import UNREACHABLE, add_connection, client, positive, say, told, unreachable
 from matchcut.server.commands.output import console, counted, print_json, printable, table
+from matchcut.server.commands.parallel import parallel
 from matchcut.server.errors import InvalidInput
 
 NAME = "reindex"
@@ -121,19 +123,15 @@ def work(server: Client, items: list[Item], outcome: Outcome, arguments: argpars
     )
     with Progress(*columns, console=console, disable=arguments.json) as progress:
         task = progress.add_task("reindexing", total=len(items))
-        with ThreadPoolExecutor(arguments.parallel) as threads:
-            futures = {threads.submit(one, server, item, outcome, arguments): item for item in items}
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    progress.update(task, advance=1, description=f"reindexing {printable(futures[future].id)}")
-            except BaseException:
-                threads.shutdown(wait=False, cancel_futures=True)
-                server.close()  # ends the calls under way; what was kept aside before stays
-                raise
+        send = partial(one, server, outcome, arguments)
+        # To close the client ends the calls under way; what was kept aside before stays.
+        with closing(parallel(send, items, threads=arguments.parallel, stop=server.close)) as finished:
+            for item, future in finished:
+                future.result()
+                progress.update(task, advance=1, description=f"reindexing {printable(item.id)}")
 
 
-def one(server: Client, item: Item, outcome: Outcome, arguments: argparse.Namespace) -> None:
+def one(server: Client, outcome: Outcome, arguments: argparse.Namespace, item: Item) -> None:
     """Sends one item's media and notes how it went."""
     if outcome.lost.is_set():
         return

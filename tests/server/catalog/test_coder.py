@@ -111,7 +111,10 @@ def test_a_shelf_is_coded_once_it_has_enough_rows(
     assert len(held.begun) == 1
     assert held.begun[0] >= 20, "with fewer rows nothing was begun"
     check_ranking(catalog.view("", encoder))
-    (line,) = [record.getMessage() for record in caplog.records if "coded" in record.getMessage()]
+    lines = until(  # which is written after they were taken
+        lambda: [record.getMessage() for record in caplog.records if "coded" in record.getMessage()]
+    )
+    (line,) = lines
     assert re.fullmatch(
         r"coded 2\d segments of 6 dimensions of tenant '' in \d\.\d\d s: 64 dense dimensions, 0 levels", line
     )

@@ -201,7 +201,7 @@ def test_an_item_that_was_replaced_is_looked_for_again() -> None:
     changed = reindex.Failure("a", "ITEM_CHANGED", "it was replaced")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reindex, "attempt", lambda *_: changed)
-        reindex.one(Client("127.0.0.1:1"), item("a"), outcome, arguments)
+        reindex.one(Client("127.0.0.1:1"), outcome, arguments, item("a"))
     assert (outcome.done, outcome.failed, outcome.lost.is_set()) == ([], {}, False)
 
 
