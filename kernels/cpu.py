@@ -41,6 +41,7 @@ class Cpu:
     name: ClassVar[str] = "cpu"
     title: ClassVar[str] = "the CPU"
     variant: ClassVar[str] = "cpu-numpy"
+    context: ClassVar[None] = None
     pool = staticmethod(pool)
     attend = staticmethod(attend)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from matchcut.kernels.pixels import Yuv420
 from matchcut.kernels.pooling import Attention, Mean, Pooling
 from matchcut.kernels.preprocess import Layout
 from matchcut.kernels.topk import Ranked
+
+if TYPE_CHECKING:
+    from matchcut.kernels.cuda.launcher import Context
 
 __all__ = ["GPU_SCANS", "Choice", "Cpu", "Device", "Failure", "NoDevice", "cores", "open_device", "pick"]
 
@@ -33,7 +36,8 @@ class Device(Protocol):
     """A processor that runs the ops; each is documented in its module. Safe to be used by several threads at once.
 
     name: what `open_device` takes. title: what people call it. variant: which implementation of `preprocess`, `pool`
-    and `attend` runs, for the stage times. scan: which one searches rows that are coded.
+    and `attend` runs, for the stage times. scan: which one searches rows that are coded. context: the open GPU, for
+    whoever else computes on it; None where it is none.
 
     Arrays come and go in the memory of the host. Where the processor itself fails, a method raises an exception of the
     device's own, and `failure` says what it means; nothing is done elsewhere in its stead.
@@ -50,6 +54,9 @@ class Device(Protocol):
 
     @property
     def scan(self) -> str: ...
+
+    @property
+    def context(self) -> Context | None: ...
 
     def preprocess(
         self,

@@ -16,8 +16,7 @@ from weakref import WeakKeyDictionary
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
-from matchcut.kernels.device import Device
-from matchcut.server import device, encode, engines, health, listener, models, oip, tagging
+from matchcut.server import device, engines, health, listener, models, oip, sight, tagging
 from matchcut.server.batcher import Batcher
 from matchcut.server.catalog import Catalog, Edition, open_catalog
 from matchcut.server.config import NOT_GIVEN, Config
@@ -150,14 +149,15 @@ class App:
             path = models.default_encoder(config.cache, self._progress, bits=models.bits(config.precision))
         return models.load(path), None if config.next_encoder == NOT_GIVEN else models.load(config.next_encoder)
 
-    def _engine(self, encoder: Encoder) -> Engine:
-        config = self._config
-        return engines.load(encoder, engine=config.engine, threads=config.threads, cache=config.cache)
+    def _engine(self, encoder: Encoder, processor: device.Guarded) -> Engine:
+        config, context = self._config, processor.context
+        gpu = None if context is None else engines.OpenGpu(context, processor.failed)
+        return engines.load(encoder, engine=config.engine, threads=config.threads, cache=config.cache, gpu=gpu)
 
     def _pipeline(
         self,
         encoder: Encoder,
-        processor: Device,
+        processor: device.Guarded,
         edition: Edition,
         metrics: Metrics | None,
         freeing: Freeing,
@@ -168,13 +168,14 @@ class App:
         Nothing else holds it: the encoder's engine is closed when the last request that uses it is over.
         """
         config = self._config
-        engine = self._engine(encoder)
+        engine = self._engine(encoder, processor)
         batcher = self._batcher(engine, metrics, freeing)
+        see = sight.Sight(engine, batcher, processor)
         recurrence = self._recurrence(engine, metrics)
         freeing.watch(recurrence, nothing)
         pipeline = Pipeline(
             engine,
-            batcher,
+            see,
             recurrence,
             processor,
             edition,
@@ -187,7 +188,7 @@ class App:
         if config.oip == "on":
             model = EncoderModel(engine, batcher)
             media = MediaLimits(pixels=config.max_pixels, bytes=config.max_message, buffered=config.max_buffered)
-            own[pipeline] = model, MediaModel(model, engine, processor, limits=media)
+            own[pipeline] = model, MediaModel(model, engine, see, limits=media)
         return pipeline
 
     def _repository(
@@ -218,9 +219,9 @@ class App:
         config = self._config
         watched = None if metrics is None else metrics.batches
         workers = config.runs or (max(1, engines.cores() // config.threads) if config.threads else 1)
-        batcher = encode.shared(engine, most=config.max_batch, queue=config.max_queue, workers=workers, watcher=watched)
+        batcher = sight.shared(engine, most=config.max_batch, queue=config.max_queue, workers=workers, watcher=watched)
         freeing.watch(batcher, engine.close)
-        size = encode.tune(batcher, engine, threads=config.threads, cache=config.cache)
+        size = sight.tune(batcher, engine, threads=config.threads, cache=config.cache)
         log.info("up to %d frames of all requests go into one run of %s, %d at once", size, engine.variant, workers)
         return batcher
 

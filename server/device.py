@@ -67,6 +67,7 @@ class Guarded:
         self.prepare = self._guarded(device.prepare)
         self.failure = device.failure
         self.close = device.close
+        self.context = device.context
 
     def _guarded(self, method: Callable[P, T]) -> Callable[P, T]:
         @wraps(method)
@@ -76,11 +77,12 @@ class Guarded:
             except Exception as error:
                 if self._device.failure(error) is None:
                     raise
-                self._tell(error)
+                self.failed(error)
 
         return guarded
 
-    def _tell(self, error: Exception) -> NoReturn:
+    def failed(self, error: Exception) -> NoReturn:
+        """Raises what stands for a failure of the device, whoever found it."""
         match self._device.failure(error):
             case "lost":
                 if self._once.acquire(blocking=False):

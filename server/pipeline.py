@@ -11,7 +11,6 @@ import numpy as np
 
 from matchcut.kernels.device import Device
 from matchcut.kernels.topk import Ranked
-from matchcut.server.batcher import Batcher
 from matchcut.server.catalog import Edition, View
 from matchcut.server.clock import Clock
 from matchcut.server.encode import Encoding
@@ -41,6 +40,7 @@ from matchcut.server.records import (
 )
 from matchcut.server.recurrence import Recurrence, Stream
 from matchcut.server.segments import SegmentBounds, Segmenter
+from matchcut.server.sight import Sight
 from matchcut.server.vectors import agree, unit
 
 
@@ -82,7 +82,7 @@ class Pipeline:
     """Takes media in and gives ranked items out. Safe to be used by several threads at once.
 
     Args:
-        batcher: of the engine; see encode.shared().
+        sight: of the engine, which all requests share.
         recurrence: of its embeddings.
         catalog: the edition that its encoder belongs to.
         batch: frames of one request in one run of the engine at most.
@@ -95,7 +95,7 @@ class Pipeline:
     def __init__(
         self,
         engine: Engine,
-        batcher: Batcher,
+        sight: Sight,
         recurrence: Recurrence,
         device: Device,
         catalog: Edition,
@@ -114,7 +114,7 @@ class Pipeline:
         self._bounds = bounds
         self._item_segments = item_segments
         self._ranked = ranked
-        self._encode = Encoding(engine, batcher, device, batch=batch, still=still)
+        self._encode = Encoding(sight, batch=batch, still=still)
 
     def recommend(self, tenant: str, query: Query, options: RankOptions, job: Job) -> Iterator[Ranking]:
         """Ranked lists that improve while media arrives; the last is final. One catalogue version throughout.

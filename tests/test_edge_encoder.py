@@ -81,7 +81,7 @@ def test_it_is_called_what_it_is(engines: Mapping[str, Engine]) -> None:
     assert names == {"float32": "onnxruntime-fp32", "int8": "onnxruntime-int8"}
     named = load(engines["int8"].encoder, engine=names["int8"], threads=1)
     assert named.variant == names["int8"]
-    assert [name for name, each in registry.VARIANTS.items() if not each.measured] == [names["int8"]]
+    assert not registry.VARIANTS[names["int8"]].measured
 
 
 def one_node(operator: str, version: int = 21) -> bytes:

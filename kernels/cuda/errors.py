@@ -82,7 +82,20 @@ def typed(error: BaseException, *, library: str = "libcuda.so.1") -> CudaError:
     words = message.partition(" failed: ")[2]
     # With modules PyCUDA adds the compiler's log after " - ".
     code = _codes(library).get(words.partition(" - ")[0], _codes(library).get(words, 0))
-    if code == OUT_OF_MEMORY or type(error).__name__ == "MemoryError":
+    if type(error).__name__ == "MemoryError":
+        return OutOfDeviceMemory(message)
+    return _of(code, message)
+
+
+def coded(call: str, code: int, driver: ctypes.CDLL) -> CudaError:
+    """What a code that a call of the driver returned is among the errors above."""
+    text = ctypes.c_char_p()
+    driver.cuGetErrorString(code, ctypes.byref(text))
+    return _of(code, f"{call} failed: {(text.value or b'no text').decode(errors='replace')} ({code})")
+
+
+def _of(code: int, message: str) -> CudaError:
+    if code == OUT_OF_MEMORY:
         return OutOfDeviceMemory(message)
     if code in _ABSENT:
         return CudaAbsent(f"{_ABSENT[code]} ({message})")

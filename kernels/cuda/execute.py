@@ -1,7 +1,8 @@
-"""Does on a lane what a plan of kernels/launch says."""
+"""Does on a lane what a plan of kernels/launch says, once or again and again."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,43 @@ def execute(lane: Lane, plan: Plan, **inputs: NDArray[Any] | Buffer) -> dict[str
     for launch in plan.launches:
         lane.launch(launch.kernel, launch.grid, *map(passed, launch.arguments))
     return {slot.name: held[slot.name] for slot in plan.outputs}
+
+
+class Settled:
+    """A plan of which all that it takes lies on the device for good: launching it uploads nothing.
+
+    Args:
+        lane: uploads what the plan has in arrays; it has to have been left, or to be used, when another launches.
+        allocate: gives device memory, see Context.allocate.
+        memory: for each slot of the plan, by name, its memory.
+
+    Raises:
+        ValueError: the memory of a slot is missing or too small, or it has to be zero before each launch.
+        CudaError: see Lane.
+    """
+
+    def __init__(self, lane: Lane, allocate: Callable[[int], Buffer], plan: Plan, **memory: Buffer) -> None:
+        def placed(argument: Any) -> Any:
+            if isinstance(argument, np.ndarray):
+                return lane.upload(argument, allocate(argument.nbytes))
+            if not isinstance(argument, Slot):
+                return argument
+            if argument.zeroed:
+                raise ValueError(f"{argument.name} has to be zero before each launch")
+            return _given(lane, argument, memory.get(argument.name))
+
+        self._launches = [
+            (launch.kernel, launch.grid, tuple(map(placed, launch.arguments))) for launch in plan.launches
+        ]
+
+    def launch(self, lane: Lane) -> None:
+        """Launches all of it and returns at once.
+
+        Raises:
+            CudaError: see Lane.
+        """
+        for kernel, grid, arguments in self._launches:
+            lane.launch(kernel, grid, *arguments)
 
 
 def _given(lane: Lane, slot: Slot, value: NDArray[Any] | Buffer | None) -> Buffer:

@@ -93,7 +93,7 @@ class Cuda(Ops):
 
     @property
     def context(self) -> Context:
-        """For measurements."""
+        """See Device."""
         return self._context
 
     def search(

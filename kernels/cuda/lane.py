@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from matchcut.kernels.cuda.errors import CudaError
+from matchcut.kernels.cuda.graphs import Graph, Recording, recorded
 from matchcut.kernels.cuda.memory import STALE, Buffer, Memory, Pending
 from matchcut.kernels.cuda.modules import Modules
 
@@ -27,10 +29,10 @@ class Lane:
     All methods but `synchronize` return at once, before the device has done anything: what they upload has been read,
     what they download arrives with `synchronize`. A mistake that only the device finds raises there too.
 
-    These calls cannot be recorded in a CUDA graph: PyCUDA 2026.1 wraps none of cuStreamBeginCapture,
-    cuGraphInstantiate and cuGraphLaunch. A graph would save the host's time for each launch, for which the device does
-    not wait while the kernel before is still at work; and it has its arguments built in, while those of a query (rows,
-    k, filters, buffers) differ from one to the next, so that it would have to be built or updated for each.
+    Launches that stay the same can be recorded and started together, as an engine's are. Those of a ranking are not:
+    a graph has its arguments built in, and rows, k, filters and buffers differ from one query to the next, so that it
+    would have to be built or updated for each; what it would save is the host's time for each launch, for which the
+    device does not wait while the kernel before is still at work.
     """
 
     def __init__(self, driver: Any, memory: Memory, modules: Modules, fault: Callable[[Exception], CudaError]) -> None:
@@ -171,6 +173,33 @@ class Lane:
             function.launch(grid, function.block, packed, function.shared, self._stream)
         except self._driver.Error as error:
             raise self._fault(error) from error
+
+    @contextmanager
+    def record(self) -> Iterator[Recording]:
+        """Records what is launched, filled and copied on the lane inside, instead of doing it; see graphs.recorded.
+
+        Kernels that were never launched before have to be loaded first, see Context.load; what they are given has to
+        be there already, and to stay there.
+
+        Raises:
+            CudaError: it cannot be recorded; the lane can be used as before.
+        """
+        try:
+            with recorded(self.stream) as recording:
+                yield recording
+        except CudaError as error:
+            raise self._fault(error) from error.__cause__
+
+    def replay(self, graph: Graph) -> None:
+        """Starts recorded work.
+
+        Raises:
+            CudaError: the driver refuses.
+        """
+        try:
+            graph.launch(self.stream)
+        except CudaError as error:
+            raise self._fault(error) from error.__cause__
 
     def _load(self, name: str) -> Any:
         try:

@@ -6,15 +6,15 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 
-from matchcut.server.errors import EngineFailed
+from matchcut.server.errors import EngineFailed, MatchcutError
 from matchcut.server.models import Encoder
-from matchcut.server.records import Floats
+from matchcut.server.records import Floats, Pixels
 
-__all__ = ["CheckedEngine", "Engine", "cores", "guard"]
+__all__ = ["CheckedEngine", "Engine", "OpenGpu", "SeeingEngine", "Seen", "cores", "guard"]
 
 
 class Engine(Protocol):
@@ -45,6 +45,48 @@ class Engine(Protocol):
         ...
 
 
+class Seen(NamedTuple):
+    """Embeddings of pictures, and how many nanoseconds of the run went into preprocessing them."""
+
+    vectors: Floats
+    preprocess_ns: int
+
+
+@runtime_checkable
+class SeeingEngine(Engine, Protocol):
+    """An Engine that preprocesses on the device that it runs on, so that pictures go there a byte a value.
+
+    `sight` names the implementation of its preprocessing, for stage times.
+    """
+
+    @property
+    def sight(self) -> str: ...
+
+    def see(self, pictures: Pixels) -> Seen:
+        """Embeds pictures of the encoder's size; as `run` of what preprocess.preprocess makes of them.
+
+        Args:
+            pictures: (n, height, width, 3) uint8 RGB, n >= 1.
+
+        Raises:
+            EngineFailed: as `run`.
+        """
+        ...
+
+
+class Failed(Protocol):
+    """Raises what stands for a failure of a GPU."""
+
+    def __call__(self, error: Exception) -> NoReturn: ...
+
+
+class OpenGpu(NamedTuple):
+    """A GPU that is open already, for an engine to run on. context: a kernels.cuda.launcher.Context."""
+
+    context: Any
+    failed: Failed
+
+
 class CheckedEngine(ABC):
     """An Engine that checks what goes in and what comes out; a library adds `infer` and `release`."""
 
@@ -63,8 +105,7 @@ class CheckedEngine(ABC):
 
     def run(self, batch: Floats) -> Floats:
         """See Engine."""
-        if self._closed:
-            raise EngineFailed(f"{self.variant} is closed: load the engine again", reason="ENGINE_CLOSED")
+        self.check_open()
         if batch.ndim != 4 or len(batch) < 1 or batch.shape != self.encoder.shape(len(batch)):
             raise EngineFailed(
                 f"{self.variant}: a batch of shape {batch.shape} where {self.encoder.identity.name} takes "
@@ -72,7 +113,16 @@ class CheckedEngine(ABC):
             )
         with guard(f"{self.variant} failed on a batch of {len(batch)}"):
             result = self.infer(np.ascontiguousarray(batch, np.float32))
-        wanted = (len(batch), self.encoder.identity.dimensions)
+        return self.checked(result, len(batch))
+
+    def check_open(self) -> None:
+        """Raises EngineFailed where the engine is closed."""
+        if self._closed:
+            raise EngineFailed(f"{self.variant} is closed: load the engine again", reason="ENGINE_CLOSED")
+
+    def checked(self, result: Floats, n: int) -> Floats:
+        """What the network gave for n pictures; raises EngineFailed where that is no embeddings."""
+        wanted = (n, self.encoder.identity.dimensions)
         if result.shape != wanted:
             raise EngineFailed(f"{self.variant} gave shape {result.shape} instead of {wanted}: correct `dimensions`")
         if not np.isfinite(result).all():
@@ -91,7 +141,7 @@ def guard(what: str) -> Iterator[None]:
     """Turns whatever a library raises into EngineFailed; an ImportError passes, since its remedy is another."""
     try:
         yield
-    except (EngineFailed, ImportError):
+    except (MatchcutError, ImportError):
         raise
     except Exception as error:
         raise EngineFailed(f"{what}: {error}") from error

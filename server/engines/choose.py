@@ -10,7 +10,7 @@ import logging
 from pathlib import Path
 
 from matchcut.server.engines import memory, registry, trial
-from matchcut.server.engines.base import Engine, cores
+from matchcut.server.engines.base import Engine, OpenGpu, cores
 from matchcut.server.engines.tensorrt import manifest
 from matchcut.server.errors import EngineFailed
 from matchcut.server.models import Encoder
@@ -20,7 +20,7 @@ __all__ = ["choose"]
 log = logging.getLogger(__name__)
 
 
-def choose(encoder: Encoder, *, threads: int = 0, cache: Path | None = None) -> Engine:
+def choose(encoder: Encoder, *, threads: int = 0, cache: Path | None = None, gpu: OpenGpu | None = None) -> Engine:
     """Loads the engine that was the fastest here, measuring only where that is not known yet.
 
     An engine that was built for a GPU beforehand, and lies beside the encoder, is taken without measuring.
@@ -28,11 +28,12 @@ def choose(encoder: Encoder, *, threads: int = 0, cache: Path | None = None) -> 
     Args:
         threads: threads of one run; 0 takes all cores.
         cache: where the choice is remembered; None measures at each start.
+        gpu: one that is open, for an engine that was built for it.
 
     Raises:
         EngineFailed: no engine can run this encoder; the message says why for each.
     """
-    if (ready := on_gpu(encoder, threads)) is not None:
+    if (ready := on_gpu(encoder, threads, gpu)) is not None:
         return ready
     known = memory.facts(encoder, threads or cores())
     if cache is not None and (variant := memory.recall(cache, known)):
@@ -53,14 +54,14 @@ def choose(encoder: Encoder, *, threads: int = 0, cache: Path | None = None) -> 
     return engine
 
 
-def on_gpu(encoder: Encoder, threads: int) -> Engine | None:
+def on_gpu(encoder: Encoder, threads: int, gpu: OpenGpu | None) -> Engine | None:
     """The encoder on a GPU, where an engine was built for it and can be used here."""
     try:
         built = manifest.read(encoder.path.parent)
         if built is None:
             return None
         variant = next(name for name, each in registry.ON_GPU.items() if each.library == built.library)
-        engine = registry.make(encoder, variant, threads)
+        engine = registry.make(encoder, variant, threads, gpu)
     except (EngineFailed, StopIteration) as error:
         log.warning("the engine built beside %s is not used, one of the CPU is: %s", encoder.path, error)
         return None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from matchcut.server.engines.base import cores, guard
+from matchcut.server.engines.widened import session as opened
 from matchcut.server.errors import EngineFailed, InvalidInput
 from matchcut.server.models.graph import Graph
 from matchcut.server.models.steadiness import is_steady
@@ -64,7 +65,7 @@ class GraphEngine:
             options.log_severity_level = ERRORS_ONLY
             # Threads that spin for the next task double the CPU time of a run where cores are shared.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            session = onnxruntime.InferenceSession(graph.content, options, providers=["CPUExecutionProvider"])
+            session = opened(graph.content, options, name=graph.path.name)
             given, taken = session.get_outputs(), session.get_inputs()
         self._session: Any = session
         self._make: Any = onnxruntime.OrtValue

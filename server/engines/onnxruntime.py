@@ -5,6 +5,7 @@ from __future__ import annotations
 from matchcut.server.engines.base import CheckedEngine, cores, guard
 from matchcut.server.engines.processor import saturates
 from matchcut.server.engines.quantised import is_quantised
+from matchcut.server.engines.widened import session
 from matchcut.server.models import Encoder
 from matchcut.server.records import Floats
 
@@ -17,6 +18,8 @@ ERRORS_ONLY = 3
 
 class OnnxRuntime(CheckedEngine):
     """Runs an encoder in the precisions that its file says: float32, or int8 between Q/DQ pairs.
+
+    A file in float16 or bfloat16 is computed in float32, as there are no kernels for these on CPUs.
 
     Args:
         variant: what it is called; INT8 where the file is in int8.
@@ -41,7 +44,7 @@ class OnnxRuntime(CheckedEngine):
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             if saturates():  # slower, and as exact as elsewhere
                 options.add_session_config_entry("session.x64quantprecision", "1")
-            self._session = onnxruntime.InferenceSession(encoder.path, options, providers=["CPUExecutionProvider"])
+            self._session = session(encoder.path, options, name=str(encoder.path))
             self._input = self._session.get_inputs()[0].name
             self._output = self._session.get_outputs()[0].name
 

@@ -17,6 +17,7 @@ __all__ = ["OpenVino"]
 
 # What OpenVINO calls the layers that multiply matrices, once compiled.
 PRODUCTS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul"}
+INT8, MIXED = "openvino-int8", "openvino-mixed"  # what openvino-fp32 is called where the file says otherwise
 
 
 class OpenVino(CheckedEngine):
@@ -27,6 +28,7 @@ class OpenVino(CheckedEngine):
     in bfloat16, .9993 with the first quarter in float32, at 55 % and 80 % of ONNX Runtime's CPU time.
 
     Args:
+        variant: what it is called; INT8 or MIXED where all is asked for in float32, and the file has int8 or bfloat16.
         exact: share of the convolutions and matrix products, from the start, in float32; 1 is all, 0 none.
         threads: threads of one run; 0 takes all cores.
 
@@ -52,8 +54,11 @@ class OpenVino(CheckedEngine):
                 core.compile_model(part, "CPU", settings(precision, threads or cores()))
                 for part, precision in zip(models, precisions, strict=True)
             ]
-            if exact < 1 and "bf16" not in computed_in(self._parts[-1]):
+            found = computed_in(self._parts[-1])
+            if exact < 1 and "bf16" not in found:
                 raise EngineFailed("this CPU has no bfloat16", reason="PRECISION_UNSUPPORTED")
+            if exact == 1 and not found <= {"f32"}:
+                self.variant = INT8 if found & {"i8", "u8"} else MIXED
         # One chain of requests, one request a part, for each run under way: requests cannot be shared by threads.
         self._idle: list[list[Any]] = []
 

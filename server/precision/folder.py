@@ -22,6 +22,7 @@ from matchcut.server.precision.gate import GATES
 
 __all__ = ["copy", "write"]
 
+SHOWN = 8  # digits of a file's sha256 in the version
 LIBRARIES = ("matchcut", "numpy", "onnx", "onnxruntime")
 
 
@@ -46,9 +47,8 @@ def write(encoder: Encoder, converted: Converted, frames: Frames, out: Path, *, 
             "--frames or another precision, or take it as it is with --force",
             reason="BELOW_GATE",
         )
-    version = f"{encoder.identity.version}-{converted.precision}"  # since the vectors are others
     known = measured(encoder, converted, frames)
-    return publish(out, encoder, converted.model, description(encoder, version), known)
+    return publish(out, encoder, converted.model, description(encoder, version(encoder, converted)), known)
 
 
 def copy(encoder: Encoder, out: Path) -> Path:
@@ -95,6 +95,16 @@ def publish(out: Path, encoder: Encoder, model: bytes, toml: str, known: Mapping
     return out / name
 
 
+def version(encoder: Encoder, converted: Converted) -> str:
+    """What the converted encoder is called beside its name, which says of which file its figures are.
+
+    Its vectors are others than the original's, and depend on the frames it was made with: also others than those of
+    the default encoder in int8, which comes with figures of its own.
+    """
+    made = hashlib.sha256(converted.model).hexdigest()
+    return f"{encoder.identity.version}-{converted.precision}-{made[:SHOWN]}"
+
+
 def measured(encoder: Encoder, converted: Converted, frames: Frames) -> dict[str, Any]:
     """The content of precision.json."""
     identity = encoder.identity
@@ -123,7 +133,7 @@ def measured(encoder: Encoder, converted: Converted, frames: Frames) -> dict[str
 
 
 def description(encoder: Encoder, version: str) -> str:
-    """The TOML file of an encoder, under another version."""
+    """The TOML file of an encoder, under that version."""
 
     def text(value: str) -> str:
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

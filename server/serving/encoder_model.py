@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from matchcut.kernels.device import Device
 from matchcut.server import images
 from matchcut.server.batcher import Answer, Batcher
 from matchcut.server.clock import Clock
 from matchcut.server.convert import Converter
-from matchcut.server.encode import EMBEDDING, PIXELS
 from matchcut.server.engines import Engine
 from matchcut.server.errors import EngineFailed, InvalidInput, MatchcutError, UnreadableMedia
 from matchcut.server.feed import ByteFeed, Caller
@@ -25,7 +23,6 @@ from matchcut.server.frames import frames_and_cuts
 from matchcut.server.models import graph_signature
 from matchcut.server.records import (
     Container,
-    Floats,
     Frame,
     Media,
     MediaLimits,
@@ -37,6 +34,7 @@ from matchcut.server.records import (
 from matchcut.server.serving.checks import check_inputs, check_step, check_wanted
 from matchcut.server.serving.contract import SequenceStep, Statistics
 from matchcut.server.serving.tally import Tally
+from matchcut.server.sight import EMBEDDING, PIXELS, Sight
 from matchcut.server.tensors import Tensors, TensorSpec
 
 __all__ = ["MEDIA_INPUT", "EncoderModel", "MediaModel"]
@@ -49,7 +47,7 @@ class EncoderModel:
     """The encoder under its own name, with the tensors of its ONNX file. See Model.
 
     Args:
-        batcher: of the engine, which others may use, too; see encode.shared().
+        batcher: of the engine, which others may use, too; see sight.shared().
 
     Raises:
         EngineFailed: the ONNX file is not there any more.
@@ -70,6 +68,7 @@ class EncoderModel:
         self.variant = engine.variant
         self.platform = f"{engine.variant.partition('-')[0]}_onnx"
         self.labels: Mapping[str, Sequence[str]] = {}
+        self.declared = None
         self._tally = Tally()
         self._shares: Counter[int] = Counter()  # by size of run, rows of runs that are not counted yet
         self._lock = threading.Lock()
@@ -88,18 +87,17 @@ class EncoderModel:
                     f"input {self.inputs[0].name!r} has numbers that are not finite; send pixels",
                     field=self.inputs[0].name,
                 )
-            return self._embedded(pixels, caller, began)
+            return self._counted(self._batcher.submit({PIXELS: pixels}, caller=caller), rows, began)
 
-    def embed(self, pixels: Floats, caller: Caller) -> Answer:
-        """The answer to pixels that were preprocessed here; raises what the run does."""
+    def embed(self, pictures: Pixels, sight: Sight, caller: Caller) -> Answer:
+        """The answer to pictures of the encoder's size; raises what `sight` does."""
         with timed(self._tally) as began:
-            return self._embedded(pixels, caller, began)
+            return self._counted(sight(pictures, clock=Clock(), caller=caller), len(pictures), began)
 
-    def _embedded(self, pixels: Floats, caller: Caller, began: int) -> Answer:
-        answer = self._batcher.submit({PIXELS: pixels}, caller=caller)
+    def _counted(self, answer: Answer, rows: int, began: int) -> Answer:
         answer = replace(answer, outputs={self.outputs[0].name: answer.outputs[EMBEDDING]})
-        self._ran(answer, len(pixels))
-        self._tally.answered(answer, len(pixels), time.perf_counter_ns() - began)
+        self._ran(answer, rows)
+        self._tally.answered(answer, rows, time.perf_counter_ns() - began)
         return answer
 
     def at_once(self, *_: Any, **__: Any) -> None:
@@ -124,22 +122,22 @@ class EncoderModel:
 
 
 class MediaModel:
-    """Pictures as files to embeddings: decoded and preprocessed here, encoded by the encoder's model. See Model.
+    """Pictures as files to embeddings: decoded here, seen by the encoder. See Model.
 
     Each row is one JPEG or PNG file, or one H.264 access unit in Annex B form that needs no other: an IDR picture with
     its parameter sets.
 
     Args:
-        encoder: answers for the pixels.
+        encoder: answers for the pictures.
         engine: whose encoder says what they have to be.
-        device: makes them.
+        sight: of the engine.
         limits: of each row.
     """
 
-    def __init__(self, encoder: EncoderModel, engine: Engine, device: Device, *, limits: MediaLimits) -> None:
+    def __init__(self, encoder: EncoderModel, engine: Engine, sight: Sight, *, limits: MediaLimits) -> None:
         self._encoder = encoder
         self._described = engine.encoder
-        self._device = device
+        self._sight = sight
         self._limits = limits
         self.name, self.version = f"{encoder.name}-media", encoder.version
         self.inputs = (TensorSpec(MEDIA_INPUT, "BYTES", (-1, 1)),)
@@ -149,6 +147,7 @@ class MediaModel:
         self.variant = encoder.variant
         self.platform = "ensemble"
         self.labels: Mapping[str, Sequence[str]] = {}
+        self.declared = None
         self._tally = Tally()
 
     def infer(
@@ -165,10 +164,9 @@ class MediaModel:
                 caller.check()
                 with told_of_row(row):
                     pictures[row] = picture(data, converter, self._limits)
-            pixels = self._device.preprocess(pictures, encoder.mean, encoder.std, encoder.layout)
-            prepared = time.perf_counter_ns() - began
-            answer = self._encoder.embed(pixels, caller)
-            answer = replace(answer, input_ns=answer.input_ns + prepared)
+            decoded_ns = time.perf_counter_ns() - began
+            answer = self._encoder.embed(pictures, self._sight, caller)
+            answer = replace(answer, input_ns=answer.input_ns + decoded_ns)
             self._tally.ran(rows, answer.infer_ns)
             self._tally.answered(answer, rows, time.perf_counter_ns() - began)
         return answer

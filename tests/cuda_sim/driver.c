@@ -92,7 +92,8 @@ API cuDevicePrimaryCtxRelease_v2(int device) {
   (void)device;
   if (!counts.contexts) return misuse("a context is released that is not retained");
   if (!--counts.contexts && !settings.lost)
-    counts.leaked += counts.blocks + counts.pinned + counts.streams + counts.events + counts.modules;
+    counts.leaked += counts.blocks + counts.pinned + counts.streams + counts.events + counts.modules +
+                     counts.graphs;
   return SUCCESS;
 }
 API cuCtxPushCurrent_v2(void *context) {
@@ -120,7 +121,8 @@ API cuCtxSynchronize(void) {
 API cuMemAlloc_v2(address *pointer, size_t size) {
   READY;
   struct block *block;
-  int code = allocate(0, size, &block);
+  int code = refused_while_recording();
+  if (!code) code = allocate(0, size, &block);
   return code ? code : (*pointer = (uintptr_t)block->data, SUCCESS);
 }
 API cuMemFree_v2(address pointer) {
@@ -206,7 +208,8 @@ API cuStreamDestroy_v2(void *stream) {
 }
 API cuStreamSynchronize(void *stream) {
   READY;
-  return drain(of(stream));
+  int refused = refused_while_recording();
+  return refused ? refused : drain(of(stream));
 }
 API cuStreamQuery(void *stream) {
   READY;

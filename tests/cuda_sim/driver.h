@@ -17,9 +17,10 @@
 enum {
   SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101, INVALID_IMAGE = 200,
   INVALID_CONTEXT = 201, NO_BINARY = 209, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600, REFUSED = 701,
+  CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901,
 };
 
-enum kind { UPLOAD, DOWNLOAD, COPY, FILL8, FILL32, LAUNCH, RECORD, WAIT };
+enum kind { UPLOAD, DOWNLOAD, COPY, FILL8, FILL32, LAUNCH, HOST, RECORD, WAIT };
 
 /* A stretch of memory. Behind device memory lie GUARD bytes that nothing may change. */
 struct block {
@@ -55,12 +56,19 @@ struct operation {
   struct function *function;
   unsigned grid[3], block[3], shared;
   struct event *event;
+  void (*host)(void *); /* called with `source` */
   struct operation *next;
+};
+
+struct graph {
+  struct operation *first, *last;
+  int spoilt, executable;
 };
 
 struct stream {
   struct operation *first, *last;
   int busy;
+  struct graph *graph; /* what it records at present; NULL: it does what it is told */
   struct stream *next;
 };
 
@@ -77,10 +85,12 @@ struct settings {
   int lost;      /* what nearly every call returns from now on, 0: nothing is wrong */
   int broken_pop; /* whether after a loss contexts can no longer be popped either */
   int immediate; /* whether work is done at once rather than when somebody waits for it */
+  int fail_graph;
 };
 
 struct counts {
   uint64_t used, blocks, pinned, streams, events, modules, loads, operations, overruns, misuses, contexts, leaked;
+  uint64_t graphs, replays; /* graphs: that are there now */
 };
 
 extern struct settings settings;
@@ -97,6 +107,8 @@ void sweep(int all);                       /* frees what has been released; all:
 struct block *around(const void *data, size_t size, int pinned); /* the block that all of these bytes lie in */
 int drain(struct stream *stream);          /* does its work, or waits for the thread that does */
 int submit(struct stream *stream, struct operation operation);
+int record(struct graph *graph, struct operation operation); /* instead of doing it */
+int refused_while_recording(void);         /* SUCCESS where this thread does not record */
 struct stream *of(void *stream);           /* a handle's stream; 0 is the default one */
 extern struct stream *streams;             /* all; a null stream stands for the first one, which always is there */
 

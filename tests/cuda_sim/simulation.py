@@ -36,7 +36,7 @@ class Settings(Structure):
         *((name, c_int) for name in ("capability", "driver", "devices", "initial")),
         ("memory", c_uint64),
         *((name, c_int) for name in ("fail_allocation", "fail_pinned", "fail_launch", "launch_code")),
-        *((name, c_int) for name in ("launch_deferred", "lost", "broken_pop", "immediate")),
+        *((name, c_int) for name in ("launch_deferred", "lost", "broken_pop", "immediate", "fail_graph")),
     )
 
 
@@ -47,7 +47,7 @@ class Counts(Structure):
         (name, c_uint64)
         for name in (
             *("used", "blocks", "pinned", "streams", "events", "modules", "loads", "operations"),
-            *("overruns", "misuses", "contexts", "leaked"),
+            *("overruns", "misuses", "contexts", "leaked", "graphs", "replays"),
         )
     )
 

@@ -22,6 +22,7 @@ static int execute(struct operation *operation) {
     case LAUNCH:
       return callback(1, operation->function->program, NULL, operation->grid, operation->block, operation->shared,
                       operation->function->largest, operation->source, operation->size);
+    case HOST: operation->host((void *)operation->source); break;
     case RECORD:
     case WAIT: break;
   }
@@ -58,6 +59,7 @@ int drain(struct stream *stream) {
 }
 
 int submit(struct stream *stream, struct operation operation) {
+  if (stream->graph) return record(stream->graph, operation);
   struct operation *made = malloc(sizeof *made);
   *made = operation;
   made->next = NULL;

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from matchcut.server import engines, models
 from matchcut.server.batcher import Answer, Batcher
-from matchcut.server.encode import shared
 from matchcut.server.engines import Engine
 from matchcut.server.engines.trial import frames, least_cosine
 from matchcut.server.feed import Caller
 from matchcut.server.records import Floats
+from matchcut.server.sight import shared
 from support.batching import PATIENCE, Arrays, Asking, Record
 
 # Of EfficientNet-Lite0 in float32: how far a number may be from the one of another batch size, as a share of the

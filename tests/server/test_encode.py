@@ -12,10 +12,11 @@ import pytest
 
 from matchcut.server.batcher import Batcher
 from matchcut.server.clock import Clock
-from matchcut.server.encode import Encoding, shared, tune
+from matchcut.server.encode import Encoding
 from matchcut.server.errors import Cancelled, DeadlineExceeded, EngineFailed, Overloaded
 from matchcut.server.feed import Caller
 from matchcut.server.records import Cut, Embedding, Floats, Frame, MediaReport, Pixels, StageTime
+from matchcut.server.sight import Sight, shared, tune
 from support.batching import PATIENCE, Record
 
 
@@ -23,7 +24,12 @@ class Means:
     """An engine and a device in one: the embedding is the picture's mean, twice."""
 
     encoder: Any = SimpleNamespace(
-        mean=(0,), std=(1,), layout="NHWC", identity=SimpleNamespace(name="means"), shape=lambda n: (n, 8, 8, 3)
+        mean=(0,),
+        std=(1,),
+        layout="NHWC",
+        input=SimpleNamespace(width=8, height=8),
+        identity=SimpleNamespace(name="means"),
+        shape=lambda n: (n, 8, 8, 3),
     )
     variant = "means"
 
@@ -54,7 +60,7 @@ def batcher_of(means: Means, *, most: int = 16, queue: int = 16, record: Record 
 
 
 def encoding_of(means: Means, batcher: Batcher, *, batch: int = 4, still: float = 0) -> Encoding:
-    return Encoding(means, batcher, means, batch=batch, still=still)  # type: ignore[arg-type]
+    return Encoding(Sight(means, batcher, means), batch=batch, still=still)  # type: ignore[arg-type]
 
 
 def encoded(

@@ -67,7 +67,10 @@ class Workshop:
 @pytest.fixture
 def workshop(monkeypatch: pytest.MonkeyPatch) -> Workshop:
     shop = Workshop({"exact": 9.0, "other": 8.0, "rough": 2.0})
-    variants = {name: registry.Variant("onnxruntime", shop.make) for name in shop.costs}
+    variants = {
+        name: registry.Variant("onnxruntime", lambda encoder, variant, threads, _: shop.make(encoder, variant, threads))
+        for name in shop.costs
+    }
     monkeypatch.setattr(registry, "VARIANTS", variants)
     monkeypatch.setattr(trial, "cpu_ms", shop.cost)
     return shop

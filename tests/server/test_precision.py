@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from matchcut.server import engines, models, precision
-from matchcut.server.engines import trial
+from matchcut.server.engines import registry, trial
 from matchcut.server.errors import EngineFailed, InvalidInput
 from matchcut.server.models import measured
 from matchcut.server.precision import GATES, PRECISIONS, Precision, judge
@@ -76,15 +76,16 @@ def test_int8_is_symmetric(media: Path) -> None:
 @EACH
 def test_the_same_file_runs_everywhere(media: Path, which: Precision, library: str) -> None:
     encoder, batch = precisions.written(which), precisions.frames().held_out
-    if (which, library) == ("bf16", "onnxruntime"):
-        # It has no convolution in bfloat16 on CPUs; the day it has one, this is to be taken out.
-        with pytest.raises(EngineFailed, match="NOT_IMPLEMENTED"):
-            engines.load(encoder, engine=library)
-        return
     exact = engines.load(precisions.plain(), engine=library)
     engine = engines.load(encoder, engine=library)
     found, wanted = engine.run(batch), exact.run(batch)
-    for each in (engine, exact):
+    names = {f"{library}-int8"} if which == "int8" else {f"{library}-fp32"}
+    if (library, which) == ("openvino", "bf16"):  # the latter on CPUs without bfloat16
+        names = {"openvino-mixed", "openvino-fp32"}
+    assert engine.variant in names, "what it computes in"
+    remembered = registry.make(encoder, engine.variant, 1)
+    assert remembered.variant == engine.variant
+    for each in (engine, exact, remembered):
         each.close()
     figures = judge(found, wanted)
     assert figures.cosine >= GATES[which].cosine
@@ -96,7 +97,8 @@ def test_the_same_file_runs_everywhere(media: Path, which: Precision, library: s
 def test_what_is_written(media: Path, which: Precision) -> None:
     encoder, plain, made = precisions.written(which), precisions.plain(), precisions.converted(which)
     assert encoder.identity.name == "efficientnet-lite0"
-    assert encoder.identity.version == f"{plain.identity.version}-{which}"
+    digest = measured.sha256(encoder.path)
+    assert encoder.identity.version == f"{plain.identity.version}-{which}-{digest[:8]}"
     assert encoder.identity.digest != plain.identity.digest, "its vectors are of another encoder"
     assert replace(encoder, path=plain.path, identity=plain.identity) == plain, "else it is the same"
     assert sorted(path.name for path in encoder.path.parent.iterdir()) == [
@@ -114,6 +116,26 @@ def test_what_is_written(media: Path, which: Precision) -> None:
     assert facts["passed"] is True
     assert facts["frames"] == {"calibration": 26, "held_out": 26, "media": list(precisions.CLIPS)}
     assert set(facts["by"]) == {"matchcut", "numpy", "onnx", "onnxruntime"}
+
+
+def test_each_file_has_a_version_of_its_own(media: Path, tmp_path: Path) -> None:
+    """Also beside the default encoder in int8, and where the same is made with other frames."""
+    made, default = precisions.written("int8"), models.load(models.default_encoder(tmp_path / "cache", bits="int8"))
+    assert made.identity.name == default.identity.name
+    assert made.identity.digest != default.identity.digest
+    assert made.identity.version != default.identity.version
+    assert default.identity.version == models.VERSIONS["int8"] == "57934424-int8", "it keeps its own"
+    other = onnx.load(made.path)
+    other.doc_string = "made with other frames"
+    another = replace(precisions.converted("int8"), model=other.SerializeToString())
+    paths = [
+        precision.write(precisions.plain(), each, precisions.frames(), tmp_path / name)
+        for name, each in (("same", precisions.converted("int8")), ("other", another))
+    ]
+    same, differs = (models.load(path).identity.version for path in paths)
+    assert same == made.identity.version
+    assert differs != same
+    assert differs.startswith("57934424-int8-")
 
 
 def test_the_facts_are_of_this_file_only(media: Path, tmp_path: Path) -> None:
@@ -157,6 +179,17 @@ def test_a_folder_is_written_whole_or_not_at_all(media: Path, tmp_path: Path, mo
         precision.write(plain, made, frames, tmp_path / "file" / "out")
 
 
+def test_bf16_on_onnx_runtime_is_what_openvino_makes_of_it(media: Path) -> None:
+    batch, found = precisions.frames().held_out, []
+    for library in ("onnxruntime", "openvino"):
+        engine = engines.load(precisions.written("bf16"), engine=library)
+        found.append(engine.run(batch))
+        engine.close()
+    ours, theirs = found
+    assert judge(ours, theirs).cosine >= 0.9998
+    assert not np.array_equal(ours, theirs)
+
+
 def test_a_copy_is_the_same_encoder(media: Path, tmp_path: Path) -> None:
     source = precisions.written("fp16")
     copied = models.load(precision.copy(source, tmp_path / "copy"))
@@ -184,7 +217,7 @@ def test_labels_and_names_with_odd_characters(media: Path, tmp_path: Path) -> No
     odd = replace(plain, identity=replace(plain.identity, name='a "b" \\ ü \x7f\t', version="1\n2"))
     made = precision.write(odd, precisions.converted("fp16"), precisions.frames(), tmp_path / "out")
     assert models.load(made).identity.name == odd.identity.name
-    assert models.load(made).identity.version == "1\n2-fp16"
+    assert models.load(made).identity.version == f"1\n2-fp16-{measured.sha256(made)[:8]}"
     assert json.loads((tmp_path / "out" / "precision.json").read_text())["source"]["name"] == odd.identity.name
 
 

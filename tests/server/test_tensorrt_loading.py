@@ -6,12 +6,12 @@ import logging
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
-from matchcut.kernels.cuda.errors import CudaAbsent
+from matchcut.kernels.cuda.errors import CudaAbsent, CudaError
 from matchcut.kernels.cuda.launcher import Context
 from matchcut.kernels.cuda.probe import Absent, Found, Gpu, probe
 from matchcut.server import engines, models
@@ -20,7 +20,7 @@ from matchcut.server.engines.tensorrt import loading, manifest, prepare
 from matchcut.server.engines.tensorrt.library import Library
 from matchcut.server.engines.tensorrt.manifest import Batch
 from matchcut.server.engines.tensorrt.runtime import TensorRt
-from matchcut.server.errors import EngineFailed
+from matchcut.server.errors import DeviceLost, EngineFailed
 from support.fake_trt import ENCODER, FakeGpu, FakeTrt, embedded, library_of, pictures
 from support.tensorrt_rtx import needed
 
@@ -71,9 +71,13 @@ def test_without_a_gpu(small_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_gpu_that_the_library_does_not_know(small_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     has(monkeypatch, tensorrt_rtx=installed())
     sees(monkeypatch, Found(13000, (H100,)))
+    gpu: Any = FakeGpu()
+    gpu.name, gpu.capability = H100.name, H100.capability
+    monkeypatch.setattr(Context, "open", lambda ordinal: gpu)
     message = r"tensorrt_rtx 1\.7\.1\.116 does not know NVIDIA H100 80GB HBM3, compute capability 9\.0; take .*tensorrt"
     with pytest.raises(EngineFailed, match=message):
         engines.load(models.load(small_encoder), engine="tensorrt-rtx")
+    assert gpu.closed == 1
 
 
 def test_a_gpu_that_cannot_be_opened(small_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,6 +116,32 @@ def test_from_an_encoder_to_a_run(trt: FakeTrt, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(EngineFailed, match="refuses the engine"):
         engines.load(ENCODER, engine="tensorrt-rtx")
     assert gpu.closed == 2, "it was left open"
+
+
+def test_a_gpu_that_is_open_already_is_used_and_left_open(trt: FakeTrt, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, told = FakeGpu(), list[Exception]()
+    has(monkeypatch, tensorrt_rtx=installed())
+    sees(monkeypatch, Absent("nobody asks"))
+    monkeypatch.setattr(libraries, "described", lambda module, name: library_of(trt))
+    made = manifest.Manifest("e", "", 0, "", "tensorrt_rtx", "1.7", (86,), Batch(1, 2, 4), "fp16", "")
+    monkeypatch.setattr(loading, "prepare", lambda *_, **__: prepare.Built(made, b"plan", ""))
+
+    def failed(error: Exception) -> NoReturn:
+        told.append(error)
+        raise DeviceLost("it is lost")
+
+    engine = engines.load(ENCODER, engine="tensorrt-rtx", gpu=engines.OpenGpu(gpu, failed))
+    np.testing.assert_allclose(engine.run(pictures(2)), embedded(pictures(2)), rtol=1e-6)
+    gpu.fails = CudaError("an address was illegal")
+    with pytest.raises(DeviceLost, match="it is lost"):
+        engine.run(pictures(2))
+    assert told == [gpu.fails]
+    engine.close()
+    trt.tensors = None
+    gpu.fails = None
+    with pytest.raises(EngineFailed, match="refuses the engine"):
+        engines.load(ENCODER, engine="tensorrt-rtx", gpu=engines.OpenGpu(gpu, failed))
+    assert gpu.closed == 0
 
 
 # ---- what is built beside the encoder ----

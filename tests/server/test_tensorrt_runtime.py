@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from matchcut.server.engines.tensorrt.manifest import Batch
+from matchcut.server.engines.tensorrt.runtime import KEPT
 from matchcut.server.errors import EngineFailed
-from support.fake_trt import STREAM, FakeContext, FakeGpu, FakeTrt, embedded, engine_of, pictures, seen
+from support.fake_trt import STREAM, FakeGpu, FakeTrt, embedded, engine_of, pictures
 
 
 @pytest.fixture
@@ -37,19 +38,44 @@ def test_larger_batches_run_in_pieces(trt: FakeTrt, gpu: FakeGpu) -> None:
     assert [n for _, n, _, _ in trt.runs] == [4, 4, 3]
 
 
-def test_memory_stays_where_it_is_so_that_graphs_are_captured_once(trt: FakeTrt, gpu: FakeGpu) -> None:
+def test_pieces_are_alike_so_that_none_is_too_small(trt: FakeTrt, gpu: FakeGpu) -> None:
+    engine = engine_of(trt, gpu, Batch(2, 2, 4))
+    np.testing.assert_allclose(engine.run(pictures(9)), embedded(pictures(9)), rtol=1e-6)
+    assert [n for _, n, _, _ in trt.runs] == [3, 3, 3]
+
+
+def test_context_and_memory_of_a_size_stay_so_that_its_graph_holds(trt: FakeTrt, gpu: FakeGpu) -> None:
     engine = engine_of(trt, gpu)
-    for n in (1, 4, 1, 9):
+    for n in (1, 4, 1, 4, 1):
         engine.run(pictures(n))
-    assert len({tuple(sorted(addresses.items())) for _, _, _, addresses in trt.runs}) == 1
-    assert len({id(context) for context, _, _, _ in trt.runs}) == 1
-    assert [settings.cuda_graph_strategy for settings in trt.settings] == ["whole"]
+    assert len({(n, tuple(sorted(addresses.items()))) for _, n, _, addresses in trt.runs}) == 2
+    assert len({(n, id(context)) for context, n, _, _ in trt.runs}) == 2
+    assert [settings.cuda_graph_strategy for settings in trt.settings] == ["whole", "whole"]
 
 
-def test_a_library_that_captures_no_graphs(gpu: FakeGpu) -> None:
+def test_of_many_sizes_the_longest_unused_goes(trt: FakeTrt, gpu: FakeGpu) -> None:
+    engine = engine_of(trt, gpu, Batch(1, 8, 32))
+    for n in range(1, KEPT + 1):
+        engine.run(pictures(n))
+    assert trt.contexts == KEPT, "the first was made at the start"
+    engine.run(pictures(1))
+    engine.run(pictures(20))
+    assert trt.contexts == KEPT + 1
+    engine.run(pictures(1))
+    assert trt.contexts == KEPT + 1
+    np.testing.assert_allclose(engine.run(pictures(2)), embedded(pictures(2)), rtol=1e-6)
+    assert trt.contexts == KEPT + 2, "the one of two pictures was the longest unused"
+
+
+def test_where_nothing_can_be_recorded_it_runs_kernel_by_kernel(gpu: FakeGpu, caplog: pytest.LogCaptureFixture) -> None:
     trt = FakeTrt(graphs=False)
-    engine_of(trt, gpu).run(pictures(2))
-    assert trt.settings == [None]
+    engine = engine_of(trt, gpu)
+    with caplog.at_level("INFO", "matchcut"):
+        for _ in range(3):
+            np.testing.assert_allclose(engine.run(pictures(2)), embedded(pictures(2)), rtol=1e-6)
+    assert trt.settings == [None, None]
+    told = "batches of 2 are launched kernel by kernel, they cannot be recorded: no graphs here"
+    assert [record.getMessage() for record in caplog.records] == [told]
 
 
 def test_runs_at_once_have_memory_of_their_own(trt: FakeTrt, gpu: FakeGpu) -> None:
@@ -64,31 +90,17 @@ def test_runs_at_once_have_memory_of_their_own(trt: FakeTrt, gpu: FakeGpu) -> No
         found = list(pool.map(lambda seed: engine.run(pictures(4, seed)), range(3)))
     for seed in range(3):
         np.testing.assert_allclose(found[seed], embedded(pictures(4, seed)), rtol=1e-6)
-    assert trt.contexts == 3
+    assert trt.contexts == 1 + 3
     trt.meanwhile = lambda: None
-    engine.run(pictures(1))
-    assert trt.contexts == 3, "they are used again"
-
-
-def test_on_the_device_nothing_is_copied(trt: FakeTrt, gpu: FakeGpu) -> None:
-    engine = engine_of(trt, gpu)
-    with gpu.lane() as lane:
-        source, result = gpu.allocate(3 * 24 * 4), gpu.allocate(3 * 6 * 4)
-        seen(source.address, (3, 3, 2, 4))[...] = pictures(3)
-        engine.enqueue(FakeContext(trt), lane, source, result, 3)
-    assert gpu.uploads == 0
-    assert trt.runs[-1][3] == {"pixels": source.address, "vector": result.address}
-    np.testing.assert_allclose(seen(result.address, (3, 6)), embedded(pictures(3)), rtol=1e-6)
-    with gpu.lane() as lane, pytest.raises(ValueError, match="are not within a buffer"):
-        engine.enqueue(FakeContext(trt), lane, source, result, 4)
-    with gpu.lane() as lane, pytest.raises(ValueError, match="are not within a buffer"):
-        engine.enqueue(FakeContext(trt), lane, gpu.allocate(1000), result, 4)
+    engine.run(pictures(4))
+    assert trt.contexts == 1 + 3, "they are used again"
 
 
 def test_a_batch_that_is_too_small(trt: FakeTrt, gpu: FakeGpu) -> None:
-    engine = engine_of(trt, gpu, Batch(2, 2, 4))
-    with pytest.raises(EngineFailed, match="takes batches of 2 or more, not 1; build it with --batch"):
-        engine.run(pictures(5))
+    engine = engine_of(trt, gpu, Batch(3, 3, 4))
+    for n, least in ((1, 1), (5, 2)):
+        with pytest.raises(EngineFailed, match=f"takes batches of 3 or more, not {least}; build it with --batch"):
+            engine.run(pictures(n))
 
 
 def test_a_run_that_is_refused(trt: FakeTrt, gpu: FakeGpu) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from matchcut.kernels.cuda.errors import CudaError
 from matchcut.server import models
 from matchcut.server.engines.tensorrt.library import Library
 from matchcut.server.engines.tensorrt.manifest import Batch
@@ -46,25 +46,36 @@ class FakeContext:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shapes[name] = shape
-        return name == "pixels"
+        return name == self.library.bound("in")
 
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
-        return name in ("pixels", "vector")
+        return name in (self.library.tensors or ())
 
     def execute_async_v3(self, stream: int) -> bool:
-        shape = self.shapes["pixels"]
-        self.library.runs.append((self, shape[0], stream, dict(self.addresses)))
-        self.library.meanwhile()
-        if self.library.failing:
-            self.library.loggers[-1].log(FakeTrt.ILogger.Severity.ERROR, "enqueueV3: no such thing")
+        library, addresses = self.library, dict(self.addresses)
+        source, result = library.bound("in"), library.bound("out")
+        shape = self.shapes[source]
+        library.runs.append((self, shape[0], stream, addresses))
+        library.meanwhile()
+        if library.failing:
+            library.loggers[-1].log(FakeTrt.ILogger.Severity.ERROR, "enqueueV3: no such thing")
             return False
-        seen(self.addresses["vector"], (shape[0], 6))[...] = embedded(seen(self.addresses["pixels"], shape))
+
+        def work() -> None:
+            vectors = library.network(seen(addresses[source], shape))
+            seen(addresses[result], vectors.shape)[...] = vectors
+
+        library.launched(stream, work)
         return True
 
 
 class FakeTrt:
-    """As much of the library's module as running needs. tensors: (mode, shape, type) by name; None refuses engines."""
+    """As much of the library's module as running needs.
+
+    tensors: (mode, shape, type) by name; None refuses engines. network: what it computes. launched: is given the stream
+    of a run, and what the run does, to be done when the stream comes to it.
+    """
 
     class ILogger:
         Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
@@ -83,8 +94,14 @@ class FakeTrt:
         self.settings: list[Any] = []
         self.contexts, self.failing, self.full = 0, False, False
         self.meanwhile: Callable[[], None] = lambda: None
+        self.network: Callable[[Floats], Floats] = embedded
+        self.launched: Callable[[int, Callable[[], None]], None] = lambda stream, work: work()
         if graphs:
             self.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole", DISABLED="none")
+
+    def bound(self, mode: str) -> str:
+        """The name of the one tensor that goes in, or out."""
+        return next(name for name, tensor in (self.tensors or {}).items() if tensor[0] == mode)
 
     def Runtime(self, log: Any) -> Any:  # noqa: N802  # the library's name
         self.loggers.append(log)
@@ -112,23 +129,24 @@ class FakeTrt:
 
 
 class FakeGpu:
-    """A context of the driver whose memory is the host's."""
+    """A context of the driver whose memory is the host's, and whose driver records no graphs."""
+
+    capability, name = 86, "NVIDIA RTX A4000"
 
     def __init__(self) -> None:
-        self.closed, self.uploads, self.current = 0, 0, threading.local()
+        self.closed = 0
+        self.fails: CudaError | None = None
 
     @contextmanager
     def lane(self) -> Iterator[NumpyLane]:
+        if self.fails is not None:
+            raise self.fails
         lane: Any = NumpyLane([])
-        lane.stream = STREAM
-        upload = lane.upload
-
-        def counted(*arguments: Any) -> Any:
-            self.uploads += 1
-            return upload(*arguments)
-
-        lane.upload = counted
+        lane.stream, lane.record = STREAM, self.record
         yield lane
+
+    def record(self) -> Any:
+        raise CudaError("no graphs here")
 
     def allocate(self, nbytes: int) -> Any:
         return NumpyLane([]).allocate(nbytes)

@@ -12,9 +12,10 @@ from typing import Any
 import grpc.aio
 import pytest
 
-from matchcut.server import encode
+from matchcut.server import sight
 from matchcut.server.app import App
 from matchcut.server.config import Config
+from matchcut.server.device import Guarded
 from matchcut.server.engines import Engine
 from matchcut.server.models import Encoder
 from matchcut.server.records import Floats
@@ -87,17 +88,17 @@ async def sharing(config: Config, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     records: list[Record] = []
 
     class HeldApp(App):
-        def _engine(self, encoder: Encoder) -> Engine:
-            held.append(Held(super()._engine(encoder)))
+        def _engine(self, encoder: Encoder, processor: Guarded) -> Engine:
+            held.append(Held(super()._engine(encoder, processor)))
             return held[0]
 
-    shared: Callable[..., Any] = encode.shared
+    shared: Callable[..., Any] = sight.shared
 
     def recorded(engine: Engine, *, watcher: Any, **options: Any) -> Any:
         records.append(Watched(watcher))
         return shared(engine, watcher=records[0], **options)
 
-    monkeypatch.setattr(encode, "shared", recorded)
+    monkeypatch.setattr(sight, "shared", recorded)
     async with (
         HeldApp(replace(config, metrics="127.0.0.1:0", threads=0)) as app,  # one run takes all cores
         grpc.aio.insecure_channel(app.address) as channel,

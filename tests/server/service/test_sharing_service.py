@@ -14,7 +14,7 @@ import pytest
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from matchcut.server import encode
+from matchcut.server import sight
 from matchcut.server.batcher import Batcher
 from matchcut.server.config import Config
 from matchcut.server.engines import Engine
@@ -29,7 +29,7 @@ from support.wire import Wire
 @pytest.fixture
 def all_join(monkeypatch: pytest.MonkeyPatch) -> None:
     """The measurement at the start finds nothing, so that up to --max-batch frames are joined."""
-    monkeypatch.setattr(encode, "tune", lambda batcher, engine, **_: batcher.size)
+    monkeypatch.setattr(sight, "tune", lambda batcher, engine, **_: batcher.size)
 
 
 @pytest.mark.usefixtures("all_join")
@@ -118,7 +118,7 @@ async def test_a_deadline_that_cannot_be_met_is_refused_before_anything_runs(
         batcher._timing.learn(1, 60.0)
         return batcher.size
 
-    monkeypatch.setattr(encode, "tune", measured)
+    monkeypatch.setattr(sight, "tune", measured)
     async with sharing(config, monkeypatch) as server:
         clip = pb.ClipQuery(media=server.wire.frame_header(), chunks=server.wire.chunks(1))
         request = pb.RecommendRequest(query=pb.Query(clip=clip))

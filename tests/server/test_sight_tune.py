@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from matchcut.server import encode, models
+from matchcut.server import models, sight
 from matchcut.server.batcher import Batcher, Measured
 from matchcut.server.batcher.timing import BUDGET, Timing, confirmed
 from matchcut.server.engines import memory
@@ -50,8 +50,8 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
 def tuned(toy: Toy, cache: Path | None, *, threads: int = 1, most: int = MOST) -> tuple[int, list[int], Batcher]:
     """What a start finds, which runs it makes for that, and the batcher."""
     toy.runs.clear()
-    batcher = encode.shared(toy, most=most, queue=64)
-    size = encode.tune(batcher, toy, threads=threads, cache=cache)
+    batcher = sight.shared(toy, most=most, queue=64)
+    size = sight.tune(batcher, toy, threads=threads, cache=cache)
     return size, list(toy.runs), batcher
 
 
