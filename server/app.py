@@ -210,7 +210,9 @@ class App:
 
         if config.models == NOT_GIVEN:
             return oip.Together(fixed, gru)
-        folder = FolderRepository(config.models, limits=limits, load=config.models_load, poll=config.models_poll)
+        folder = FolderRepository(
+            config.models, limits=limits, load=config.models_load, poll=config.models_poll, read=oip.read_config
+        )
         opened.callback(folder.close)
         return oip.Together(fixed, gru, folder)
 

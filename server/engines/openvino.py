@@ -68,7 +68,8 @@ class OpenVino(CheckedEngine):
             chain = self._idle.pop()
         except IndexError:
             chain = [part.create_infer_request() for part in self._parts]
-        tensor = self._tensor(batch, shared_memory=True)
+        # What lies in the message that it came in cannot be written to, and OpenVINO takes none of that as it is.
+        tensor = self._tensor(np.require(batch, requirements="W"), shared_memory=True)
         for request in chain:
             request.set_input_tensor(tensor)
             request.infer()

@@ -11,13 +11,14 @@ from collections.abc import Callable
 import grpc.aio
 
 from matchcut.server.config import Config
+from matchcut.server.oip.pbtxt import read as read_config
 from matchcut.server.oip.regions import Regions
 from matchcut.server.oip.service import DESCRIPTOR, InferenceService, handlers
 from matchcut.server.oip.together import Together
 from matchcut.server.service.calls import Calls
 from matchcut.server.serving import Repository
 
-__all__ = ["SERVICE", "Together", "add_service"]
+__all__ = ["SERVICE", "Together", "add_service", "read_config"]
 
 SERVICE: str = DESCRIPTOR.full_name
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from matchcut.inference import grpc_service_pb2 as pb
 from matchcut.inference import model_config_pb2
+from matchcut.server.oip import declarations
 from matchcut.server.serving import Durations, IndexEntry, Model, ModelState
 from matchcut.server.tensors import TensorSpec
 
@@ -57,6 +58,8 @@ def config(model: Model, versions: Sequence[str]) -> model_config_pb2.ModelConfi
         made.sequence_batching.oldest.SetInParent()
     elif model.max_batch:
         made.dynamic_batching.SetInParent()
+    if model.declared is not None:
+        declarations.complete(made, model.declared)
     return made
 
 

@@ -275,17 +275,22 @@ class InferenceService(grpc_service_pb2_grpc.GRPCInferenceServiceServicer):
         return replies.inferred(request.message, asked, answer, self._regions)
 
     def _ready_models(self, name: str, version: str) -> list[Model]:
-        """One model, or its versions, or all, as far as they are ready."""
+        """One model, or its versions, or all, as far as they are ready.
+
+        Only for all is the folder of models looked at: load generators ask for one model's statistics while their
+        requests run, and miss those that are answered meanwhile.
+        """
         if name and version:
             return [served(self._repository, name, version)]
         if name:
             served(self._repository, name, "")
+            known = [(name, each) for each in self._repository.versions(name)]
+        else:
+            known = [(one.name, one.version) for one in self._repository.index() if one.state is ModelState.READY]
         found: list[Model] = []
-        for entry in self._repository.index():
-            if entry.state is not ModelState.READY or name not in ("", entry.name):
-                continue
+        for each in known:
             try:
-                found.append(self._repository.model(entry.name, entry.version))
+                found.append(self._repository.model(*each))
             except (NotFound, Unavailable, EngineFailed):  # unloaded meanwhile, or it cannot be made
                 continue
         return found

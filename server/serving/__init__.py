@@ -12,14 +12,21 @@ from matchcut.server.serving.contract import (
     SequenceStep,
     Statistics,
 )
+from matchcut.server.serving.declared import Control, Declared, DeclaredState, DeclaredTensor, Reader, Signal
 
 __all__ = [
     "Answer",
+    "Control",
+    "Declared",
+    "DeclaredState",
+    "DeclaredTensor",
     "Durations",
     "IndexEntry",
     "Model",
     "ModelState",
+    "Reader",
     "Repository",
     "SequenceStep",
+    "Signal",
     "Statistics",
 ]

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from matchcut.server.batcher import Answer
 from matchcut.server.feed import Caller
+from matchcut.server.serving.declared import Declared
 from matchcut.server.tensors import Tensors, TensorSpec
 
 __all__ = ["Answer", "Durations", "IndexEntry", "Model", "ModelState", "Repository", "SequenceStep", "Statistics"]
@@ -71,6 +72,7 @@ class Model(Protocol):
     max_batch: most rows of one request, which is also what one run takes at most; 0: the first size counts no rows.
     platform: in the words of the open inference protocol, such as "onnxruntime_onnx". variant: what runs it.
     labels: by output, class names; those that have none are absent.
+    declared: what its config.pbtxt says; None where it has none.
     brief: whether it is worth trying at_once() at present.
     """
 
@@ -92,6 +94,8 @@ class Model(Protocol):
     def variant(self) -> str: ...
     @property
     def labels(self) -> Mapping[str, Sequence[str]]: ...
+    @property
+    def declared(self) -> Declared | None: ...
     @property
     def brief(self) -> bool: ...
 

@@ -145,7 +145,7 @@ class MediaModel:
         self.max_batch = encoder.max_batch
         self.stateful = self.brief = False
         self.variant = encoder.variant
-        self.platform = "ensemble"
+        self.platform = encoder.platform  # no "ensemble", as clients look for the models that one is made of
         self.labels: Mapping[str, Sequence[str]] = {}
         self.declared = None
         self._tally = Tally()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matchcut.server.models.description import contained
+from matchcut.server.serving.declared import FILE
 
 __all__ = ["Folder", "Version", "look", "order", "scan"]
 
@@ -24,12 +25,14 @@ class Version:
 
     number: the folder's name. onnx: its ONNX file; None where there is a fault. stamp: changes with its files, and with
     those right in the model's folder. fault: why it cannot be loaded; "" where that is not known yet.
+    path: the folder, where files in it may be used: what is said of the model may name the ONNX file.
     """
 
     number: str
     onnx: Path | None
     stamp: Stamp = ()
     fault: str = ""
+    path: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ def folder_of(path: Path, root: Path) -> Folder | None:
             )
         shared = stamp(path)
         folders = [each for each in path.iterdir() if not each.name.startswith(".") and not each.is_file()]
+        if (path / FILE).exists():  # Triton has folders beside the versions, such as warmup/, and leaves them alone
+            folders = [each for each in folders if NUMBER.fullmatch(each.name)]
     except (OSError, RuntimeError) as error:
         return broken(f"its folder cannot be read: {reason(error)}")
     versions = sorted((version_of(each, root, shared) for each in folders), key=lambda one: order(one.number))
@@ -114,12 +119,15 @@ def version_of(path: Path, root: Path, shared: Stamp) -> Version:
     except (OSError, RuntimeError) as error:
         return broken(f"its folder cannot be read: {reason(error)}")
     if not models:
-        return broken("there is no ONNX file in it: put one there, with the ending .onnx")
+        return Version(
+            number, None, shared + own, "there is no ONNX file in it: put one there, with the ending .onnx", path
+        )
+    if outside := next((each for each in models if not contained(each, root)), None):
+        return broken(f"{outside.name} is a link that leads out of the repository: put the file itself there")
     if len(models) > 1:
-        return broken(f"there are {len(models)} ONNX files in it, {models[0].name} and others: leave one")
-    if not contained(models[0], root):
-        return broken(f"{models[0].name} is a link that leads out of the repository: put the file itself there")
-    return Version(number, models[0], shared + own)
+        why = f"there are {len(models)} ONNX files in it, {models[0].name} and others: leave one"
+        return Version(number, None, shared + own, why, path)
+    return Version(number, models[0], shared + own, path=path)
 
 
 def stamp(path: Path) -> Stamp:

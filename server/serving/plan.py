@@ -1,12 +1,14 @@
-"""Brings together what a graph has and what its description says: how the model is served."""
+"""Brings together what a graph has and what is said of it: how the model is served."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from matchcut.server.errors import EngineFailed
 from matchcut.server.models.description import Description
+from matchcut.server.serving.declared import Control, Declared
+from matchcut.server.serving.fitting import fit
 from matchcut.server.tensors import TensorSpec
 
 __all__ = ["Plan", "plan"]
@@ -14,6 +16,7 @@ __all__ = ["Plan", "plan"]
 DEFAULT_BATCH = 8
 
 Specs = tuple[TensorSpec, ...]
+Sizes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,10 @@ class Plan:
     inputs, outputs: what callers give and get; states are not among them, unless there is nothing else to get.
     max_batch: most rows of one run; 0: the first size counts no rows.
     states: the inputs that carry a state. fed_by: the output that is each of those inputs in the next step.
+    sequential: whether requests belong to sequences. controls: the inputs that tell the graph where in one it is.
     labels: class names by output.
+    whole: inputs and outputs as a run has them, all of the graph's, in its order. reshaped: of those that callers have
+    in other sizes than a run, first what an input has in a run, then what an output has for callers; of one row.
     """
 
     inputs: Specs
@@ -31,34 +37,60 @@ class Plan:
     max_batch: int
     states: Mapping[str, TensorSpec]
     fed_by: Mapping[str, str]
+    sequential: bool
+    controls: tuple[tuple[Control, TensorSpec], ...]
     labels: Mapping[str, tuple[str, ...]]
+    whole: tuple[Specs, Specs]
+    reshaped: tuple[Sizes, Sizes]
 
 
-def plan(inputs: Specs, outputs: Specs, description: Description) -> Plan:
+def plan(inputs: Specs, outputs: Specs, description: Description, declared: Declared | None = None) -> Plan:
     """How a graph with these inputs and outputs is served.
 
+    Args:
+        declared: what a config.pbtxt says besides.
+
     Raises:
-        EngineFailed: the description does not fit to the graph.
+        EngineFailed: what is said does not fit to the graph.
     """
-    max_batch = batch(inputs + outputs, description.max_batch)
+    asked: Specs = ()
+    wanted: Specs = ()
+    said, controls = description.max_batch, () if declared is None else declared.controls
+    if declared is not None:
+        found = fit(inputs, outputs, declared)
+        inputs, outputs, said, asked, wanted = found.inputs, found.outputs, found.max_batch, found.asked, found.given
+    max_batch = batch(inputs + outputs, said)
     given, taken = {spec.name: spec for spec in outputs}, {spec.name: spec for spec in inputs}
     states = {name: state(name, source, taken, given, max_batch) for name, source in description.states.items()}
     fed_by = dict(description.states)
     if len(set(fed_by.values())) < len(fed_by):
         raise wrong("sequence.states feeds several inputs from one output; give each its own")
-    visible_inputs = tuple(spec for spec in inputs if spec.name not in states)
+    filled = {*states, *(control.input for control in controls)}
+    visible_inputs = asked or tuple(spec for spec in inputs if spec.name not in filled)
     # Where a graph gives nothing but its next states, as the step of a GRU does, these are the answer.
-    visible_outputs = tuple(spec for spec in outputs if spec.name not in fed_by.values()) or outputs
+    visible_outputs = wanted or tuple(spec for spec in outputs if spec.name not in fed_by.values()) or outputs
+    visible = {spec.name: spec for spec in visible_outputs}
     if not visible_inputs:
-        raise wrong("the graph has no inputs besides its states: there would be nothing to ask it")
+        raise wrong("the graph has no inputs besides its states and controls: there would be nothing to ask it")
     return Plan(
         inputs=visible_inputs,
         outputs=visible_outputs,
         max_batch=max_batch,
         states=states,
         fed_by=fed_by,
+        sequential=bool(states) or (declared is not None and declared.sequential),
+        controls=tuple((control, taken[control.input]) for control in controls),
         labels=labelled(visible_outputs, description.labels),
+        whole=(inputs, outputs),
+        reshaped=(reshaped(visible_inputs, taken, max_batch), reshaped(given.values(), visible, max_batch)),
     )
+
+
+def reshaped(found: Iterable[TensorSpec], wanted: Mapping[str, TensorSpec], max_batch: int) -> Sizes:
+    """The sizes of one row that tensors are wanted in, of those that have others."""
+    rows = 1 if max_batch else 0
+    both = ((spec, wanted[spec.name]) for spec in found if spec.name in wanted)
+    return {spec.name: other.shape[rows:] for spec, other in both if spec.shape != other.shape}
 
 
 def batch(specs: Specs, said: int | None) -> int:

@@ -11,9 +11,12 @@ from queue import Empty, SimpleQueue
 
 from matchcut.server.engines.graphs import GraphEngine
 from matchcut.server.errors import EngineFailed, InvalidInput, MatchcutError, NotFound, Unavailable
-from matchcut.server.models import description, graph
+from matchcut.server.models import graph
+from matchcut.server.serving import configured
 from matchcut.server.serving.contract import IndexEntry
+from matchcut.server.serving.declared import Reader
 from matchcut.server.serving.folder import Folder, Version, look, order, scan
+from matchcut.server.serving.policy import Policy
 from matchcut.server.serving.runner import Runner
 from matchcut.server.serving.served import Limits, Served
 from matchcut.server.serving.shelf import Shelf
@@ -40,14 +43,24 @@ class FolderRepository:
             be loaded is a warning.
         poll: seconds between two looks at the folder, at which what is new, changed or gone is loaded or taken away;
             0: only when asked to.
+        read: reads a config.pbtxt; None: such files are not looked at.
 
     Raises:
         InvalidInput: the root is no folder that can be read, or a model that is named is not there.
         EngineFailed: a model that is named cannot be loaded.
     """
 
-    def __init__(self, root: Path, *, limits: Limits | None = None, load: str = ALL, poll: float = 0.0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        limits: Limits | None = None,
+        load: str = ALL,
+        poll: float = 0.0,
+        read: Reader | None = None,
+    ) -> None:
         self._root = root
+        self._read = read
         self._limits = limits or Limits()
         self._shelves: dict[str, Shelf] = {}
         self._lock = threading.Lock()  # of _shelves
@@ -188,16 +201,15 @@ class FolderRepository:
             raise unknown(name)
         return shelf
 
-    def _describe(self, folder: Folder) -> description.Description:
-        return description.of_model(folder.path, self._root)
+    def _describe(self, folder: Folder) -> Policy:
+        return configured.policy(folder, self._root, self._read)
 
     def _build(self, folder: Folder, version: Version) -> Served:
         """Loads a version and has it run once, and closes it when nobody holds it any more."""
-        if version.onnx is None:
-            raise EngineFailed(version.fault)
-        said = description.of_version(version.onnx, folder.path, self._root)
-        engine = GraphEngine(graph.read(version.onnx), threads=said.threads or self._limits.threads)
-        served = Served(engine, said, name=folder.name, version=version.number, limits=self._limits)
+        found = configured.setup(folder, version, self._root, self._read)
+        said, limits = found.description, self._limits
+        engine = GraphEngine(graph.read(found.onnx), threads=said.threads or limits.threads)
+        served = Served(engine, said, name=folder.name, version=version.number, limits=limits, declared=found.declared)
         weakref.finalize(served, self._over.put, served.runner).atexit = False
         now = look(self._root, folder.name)
         if now is None or version not in now.versions:

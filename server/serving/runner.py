@@ -27,6 +27,7 @@ LONG = 5e-3  # seconds of its thread's CPU time that a brief run must not take
 STALLED = 50e-3  # seconds that it must not take by the clock, which goes on while other programs have the core
 PAUSE = 1.0  # seconds for which a model that did is not brief
 LIGHT = 64 << 10  # bytes of all inputs and outputs of a row at most, for the same
+Specs = tuple[TensorSpec, ...]
 log = logging.getLogger(__name__)
 
 
@@ -41,6 +42,7 @@ class Runner:
         max_batch: most rows of one run; 0: the first size counts no rows, and each request runs alone.
         queue: rows, or requests, that may wait at most.
         workers: runs at once at most.
+        specs: inputs and outputs, where sizes that the graph leaves open are known; the engine's otherwise.
     """
 
     def __init__(
@@ -52,13 +54,15 @@ class Runner:
         queue: int,
         workers: int,
         watcher: Watcher | None = None,
+        specs: tuple[Specs, Specs] | None = None,
     ) -> None:
         self.tally = Tally()
         self.closed = threading.Event()
         self._engine = engine
         self._label = label
         self._batches = max_batch > 0
-        self._light = engine.steady and is_light((*engine.inputs, *engine.outputs), batches=self._batches)
+        self._inputs, self._outputs = specs or (engine.inputs, engine.outputs)
+        self._light = engine.steady and is_light((*self._inputs, *self._outputs), batches=self._batches)
         self._brief_from = 0.0  # time.monotonic()
         self._batcher = Batcher(
             self._run, name=label, most=max(max_batch, 1), queue=queue, workers=workers, watcher=watcher
@@ -72,13 +76,13 @@ class Runner:
                 failure is a line in the log.
         """
         rows = 1 if self._batches else None
-        example = {spec.name: blank(spec, rows) for spec in self._engine.inputs}
+        example = {spec.name: blank(spec, rows) for spec in self._inputs}
         try:
             if self._batches and self._batcher.most > 1:
                 self._run({name: np.concatenate([value, value]) for name, value in example.items()})
             self._batcher.tune(example if self._batches else expanded(example))
         except (EngineFailed, InvalidInput) as error:
-            if not any(guessed(spec, self._batches) for spec in self._engine.inputs):
+            if not any(guessed(spec, self._batches) for spec in self._inputs):
                 raise EngineFailed(f"a first run with zeros failed: {error.message}", reason=error.reason) from error
             log.warning("%s: a first run with guessed sizes failed, so it starts cold: %s", self._label, error.message)
         self.tally = Tally()
@@ -126,7 +130,7 @@ class Runner:
         rows = len(next(iter(inputs.values())))
         began = time.perf_counter_ns()
         outputs = self._engine.run(inputs if self._batches else reduced(inputs))
-        check_outputs(self._label, self._engine.outputs, outputs, rows=rows if self._batches else None)
+        check_outputs(self._label, self._outputs, outputs, rows=rows if self._batches else None)
         self.tally.ran(rows, time.perf_counter_ns() - began)
         return outputs if self._batches else expanded(outputs)
 

@@ -12,10 +12,12 @@ from matchcut.server.feed import Caller
 from matchcut.server.models.description import Description
 from matchcut.server.serving.checks import check_inputs, check_step, check_wanted
 from matchcut.server.serving.contract import Answer, SequenceStep, Statistics
+from matchcut.server.serving.controls import filled
+from matchcut.server.serving.declared import Declared
 from matchcut.server.serving.plan import plan
 from matchcut.server.serving.runner import Runner
 from matchcut.server.serving.sequences import Retired, Sequences
-from matchcut.server.tensors import Tensors
+from matchcut.server.tensors import Tensor, Tensors
 
 __all__ = ["Limits", "Served"]
 
@@ -42,23 +44,33 @@ class Served:
 
     Args:
         engine: becomes the model's own; closed where this raises.
+        declared: what a config.pbtxt says besides.
 
     Raises:
-        EngineFailed: the description does not fit to the graph, or the first run failed.
+        EngineFailed: what is said does not fit to the graph, or the first run failed.
     """
 
     def __init__(
-        self, engine: GraphEngine, description: Description, *, name: str, version: str, limits: Limits
+        self,
+        engine: GraphEngine,
+        description: Description,
+        *,
+        name: str,
+        version: str,
+        limits: Limits,
+        declared: Declared | None = None,
     ) -> None:
         try:
-            self._plan = plan(engine.inputs, engine.outputs, description)
+            self._plan = plan(engine.inputs, engine.outputs, description, declared)
+            self.declared = declared
             self.name, self.version = name, version
             self.platform, self.variant = engine.platform, engine.variant
             self.runner = Runner(
                 engine,
                 label=f"{name}/{version}",
                 max_batch=self._plan.max_batch,
-                queue=limits.queue,
+                specs=self._plan.whole,
+                queue=(declared and declared.queue) or limits.queue,
                 workers=description.instances,
                 watcher=limits.watcher,
             )
@@ -74,7 +86,7 @@ class Served:
             rows=self._plan.max_batch > 0,
         )
         self.inputs, self.outputs, self.labels = self._plan.inputs, self._plan.outputs, self._plan.labels
-        self.max_batch, self.stateful = self._plan.max_batch, bool(self._plan.states)
+        self.max_batch, self.stateful = self._plan.max_batch, self._plan.sequential
         self._all = tuple(spec.name for spec in self.outputs)
         self._elders: tuple[Served, ...] = ()
         self._heir: Served | None = None
@@ -109,7 +121,7 @@ class Served:
         began = time.perf_counter_ns()
         try:
             caller.check()
-            answer = self._at_once(inputs, caller, step)
+            answer = self._at_once(self._shaped(inputs, 0), caller, step)
         except Exception:
             self.runner.tally.failed(time.perf_counter_ns() - began)
             raise
@@ -157,6 +169,7 @@ class Served:
         try:
             caller.check()
             rows = check_inputs(self.name, self.inputs, inputs, max_batch=self.max_batch)
+            inputs = self._shaped(inputs, 0)
             check_wanted(self.name, self.outputs, wanted)
             check_step(self.name, step, stateful=self.stateful, rows=rows)
             answer = self.runner.submit(inputs, caller=caller) if step is None else self._step(inputs, caller, step)
@@ -171,13 +184,24 @@ class Served:
         """Counts an answer; the same with what is wanted of it."""
         self.runner.tally.answered(answer, rows, time.perf_counter_ns() - began)
         chosen = [name for name in self._all if name in wanted] if wanted else self._all
-        outputs = {name: answer.outputs[name] for name in chosen}
+        outputs = self._shaped({name: answer.outputs[name] for name in chosen}, 1)
         return Answer(outputs, answer.batch, answer.queue_ns, answer.input_ns, answer.infer_ns, answer.output_ns)
+
+    def _shaped(self, tensors: Tensors, way: int) -> dict[str, Tensor]:
+        """The same elements in the sizes of a run (way 0), or of callers (1)."""
+        sizes = self._plan.reshaped[way]
+        if not sizes:
+            return dict(tensors)
+        return {
+            name: value.reshape((*value.shape[: 1 if self.max_batch else 0], *sizes[name])) if name in sizes else value
+            for name, value in tensors.items()
+        }
 
     def _step(self, inputs: Tensors, caller: Caller, step: SequenceStep) -> Answer:
         """One step of a sequence; the batcher gathers its state with those of other sequences, and gives it back."""
+        told = filled(self._plan.controls, step)
         with self.sequences.turn(step, caller) as turn:
-            answer = self.runner.submit({**inputs, **turn.state}, caller=caller, client=step.owner)
+            answer = self.runner.submit({**inputs, **told, **turn.state}, caller=caller, client=step.owner)
             turn.after = {name: answer.outputs[source] for name, source in self._plan.fed_by.items()}
         if step.start:  # what an earlier model knows of this sequence is of another life of it
             for elder in self._elders:
@@ -188,8 +212,9 @@ class Served:
         """The same without waiting; None where that cannot be."""
         if step is None:
             return self.runner.at_once(inputs, caller=caller)
+        told = filled(self._plan.controls, step)
         with self.sequences.turn_at_once(step) as turn:
-            answer = None if turn is None else self.runner.at_once({**inputs, **turn.state}, caller=caller)
+            answer = None if turn is None else self.runner.at_once({**inputs, **told, **turn.state}, caller=caller)
             if turn is not None and answer is not None:
                 turn.after = {name: answer.outputs[source] for name, source in self._plan.fed_by.items()}
         return answer

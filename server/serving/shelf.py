@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from matchcut.server.errors import EngineFailed, MatchcutError, NotFound, Unavailable
-from matchcut.server.models.description import Description
 from matchcut.server.serving.contract import IndexEntry, ModelState
 from matchcut.server.serving.folder import Folder, Stamp, Version, order
+from matchcut.server.serving.policy import Policy
 from matchcut.server.serving.runner import Runner
 from matchcut.server.serving.served import Served
 
@@ -35,7 +35,7 @@ class Shelf:
 
     Args:
         folder: what is on disk.
-        describe: reads what is said of the whole model.
+        describe: reads which versions of the model are to be served.
         build: loads a version and runs it for the first time.
     """
 
@@ -43,7 +43,7 @@ class Shelf:
         self,
         folder: Folder,
         *,
-        describe: Callable[[Folder], Description],
+        describe: Callable[[Folder], Policy],
         build: Callable[[Folder, Version], Served],
     ) -> None:
         self._name = folder.name
@@ -57,7 +57,8 @@ class Shelf:
         self._folder = folder
         self._gone = self._closed = False
         self._loading = ""
-        self._faults: dict[str, str] = {}
+        self._fault = ""  # of the whole model
+        self._faults: dict[str, str] = {}  # of its versions
         self._loaded: dict[str, Stamp] = {}  # the files that each ready version was made of
         self._settled: dict[str, Stamp] = {}  # files that failed, or are not to be loaded before they change
 
@@ -123,11 +124,11 @@ class Shelf:
             if self._closed:
                 raise Unavailable("the server is stopping; no model is loaded any more")
             self.see(folder)
-            description = self._said(folder)
+            policy = self._said(folder)
             old = self._ready.versions
             new: dict[str, Served] = {}
             failed: dict[str, str] = {}
-            for version in self._wanted(folder, description, new):
+            for version in self._wanted(folder, policy, new):
                 served = old.get(version.number)
                 try:
                     served = self._version(folder, version, served, only)
@@ -136,11 +137,13 @@ class Shelf:
                 if served is not None:
                     new[version.number] = served
             on_disk = {version.number for version in folder.versions}
-            for number, served in old.items():
-                if not new or (only is not None and number not in only and number not in on_disk):
-                    new[number] = served
+            new |= {
+                number: served
+                for number, served in old.items()
+                if not new or (only is not None and number not in only and number not in on_disk)
+            }
             vain = all(old.get(number) is served for number, served in new.items())
-            self._replace(new, description)
+            self._replace(new, policy)
         if failed and vain:
             whys = "; ".join(f"version {number}: {why}" for number, why in failed.items())
             raise EngineFailed(f"failed to load {self._name!r}: {whys}", reason="MODEL_INVALID")
@@ -150,8 +153,8 @@ class Shelf:
         with self._work:
             self.settle()
             with self._lock:
-                self._faults = {}
-            self._replace({}, Description())
+                self._fault, self._faults = "", {}
+            self._replace({}, Policy())
 
     def close(self) -> None:
         """Takes all versions away for good, and frees them once the requests under way are answered."""
@@ -177,12 +180,14 @@ class Shelf:
         """What the index says of this model."""
         with self._lock:
             folder, ready, loading, faults = self._folder, self._ready, self._loading, dict(self._faults)
+            fault, loaded = self._fault, dict(self._loaded)
             leaving = {number for number, runner in self._leaving if not runner.closed.is_set()}
         on_disk = {each.number: each for each in folder.versions}
         found = []
         for number in sorted({*on_disk, *ready.versions, *leaving}, key=order) or [""]:
             version = on_disk.get(number)
-            reason = folder.fault or (version.fault if version else "") or faults.get(number, "")
+            own = "" if version is None or loaded.get(number) == version.stamp else version.fault
+            reason = folder.fault or fault or own or faults.get(number, "")
             if number in ready.versions:
                 state = ModelState.READY
             elif number and number == loading:
@@ -194,31 +199,35 @@ class Shelf:
             found.append(IndexEntry(self._name, number, state, reason))
         return found
 
-    def _said(self, folder: Folder) -> Description:
-        """What is said of the whole model; EngineFailed where that, or the whole folder, is broken."""
+    def _said(self, folder: Folder) -> Policy:
+        """Which versions are to be served; EngineFailed where what says so, or the whole folder, is broken."""
         try:
             if folder.fault:
                 raise EngineFailed(folder.fault)
-            return self._describe(folder)
-        except EngineFailed as error:
-            log.warning("model %s cannot be loaded: %s", self._name, error.message)
+            policy = self._describe(folder)
+        except Exception as error:
+            why = told(error)
+            log.warning("model %s cannot be loaded: %s", self._name, why)
             self.settle()
             with self._lock:
-                self._faults = {version.number: error.message for version in folder.versions}
-            raise EngineFailed(f"failed to load {self._name!r}: {error.message}", reason="MODEL_INVALID") from error
+                self._fault = "" if folder.fault else why
+            raise EngineFailed(f"failed to load {self._name!r}: {why}", reason="MODEL_INVALID") from error
+        with self._lock:
+            self._fault = ""
+        return policy
 
-    def _wanted(self, folder: Folder, description: Description, found: Mapping[str, Served]) -> Iterator[Version]:
+    def _wanted(self, folder: Folder, policy: Policy, found: Mapping[str, Served]) -> Iterator[Version]:
         """The versions that should be ready, latest first.
 
         `found` fills meanwhile: one that cannot be loaded leaves its place to an older one.
         """
-        keep, pinned = description.keep, description.default_version
         for version in reversed(folder.versions):
-            if version.number == pinned or not keep or len(found.keys() - {pinned}) < keep:
+            why_not = policy.why_not(version.number, found)
+            if not why_not:
                 yield version
-            else:
-                with self._lock:
-                    self._faults[version.number] = f"only the latest {keep} are kept, as model.toml says"
+                continue
+            with self._lock:
+                self._faults[version.number] = why_not
 
     def _version(
         self, folder: Folder, version: Version, current: Served | None, only: Collection[str] | None
@@ -237,7 +246,7 @@ class Shelf:
         try:
             served = self._build(folder, version)
         except Exception as error:
-            why = error.message if isinstance(error, MatchcutError) else f"it cannot be loaded: {error}"
+            why = told(error)
             log.warning("model %s version %s cannot be loaded: %s", self._name, number, why)
             with self._lock:
                 self._settled[number], self._faults[number] = stamp, why
@@ -251,14 +260,14 @@ class Shelf:
         log.info("model %s version %s is ready", self._name, number)
         return served
 
-    def _replace(self, new: dict[str, Served], description: Description) -> None:
+    def _replace(self, new: dict[str, Served], policy: Policy) -> None:
         """These are ready from now on; sequences under way go on where they began."""
         old = self._ready
-        default = self._default(new, description.default_version)
+        default = self._default(new, policy.default)
         for number, served in new.items():
             before = {old.versions.get(number), old.versions.get(old.default) if number == default else None}
             served.follow([each for each in before - {None, served} if each is not None])
-        self._pinned = description.default_version
+        self._pinned = policy.default
         with self._lock:
             self._ready = Ready(new, default)
             self._loaded = {number: stamp for number, stamp in self._loaded.items() if number in new}
@@ -272,3 +281,8 @@ class Shelf:
         if not pinned:
             return max(new, key=order, default="")
         return next((number for number in (pinned, self._ready.default) if number in new), "")
+
+
+def told(error: Exception) -> str:
+    """Why something cannot be loaded."""
+    return error.message if isinstance(error, MatchcutError) else f"it cannot be loaded: {error}"

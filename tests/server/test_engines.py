@@ -185,6 +185,16 @@ def test_a_batch_may_be_a_view_and_stays_as_it_was(tiny: Tiny, library: str) -> 
 
 
 @pytest.mark.parametrize("library", registry.LIBRARIES)
+def test_a_batch_need_not_be_writable(tiny: Tiny, library: str) -> None:
+    engine = engines.load(tiny(), engine=library)
+    kept = np.random.default_rng(0).random((2, 3, 4, 4), np.float32)
+    batch = np.frombuffer(kept.tobytes(), np.float32).reshape(kept.shape)
+    assert not batch.flags.writeable
+    np.testing.assert_allclose(engine.run(batch), kept.mean((2, 3)), rtol=1e-5)
+    engine.close()
+
+
+@pytest.mark.parametrize("library", registry.LIBRARIES)
 def test_misuse_is_named(tiny: Tiny, library: str) -> None:
     engine = engines.load(tiny(), engine=library)
     for shape in [(0, 3, 4, 4), (2, 3, 4, 5), (3, 4, 4), (1, 4, 4, 3)]:

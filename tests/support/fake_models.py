@@ -77,6 +77,7 @@ class FakeModel:
         return answer
 
     brief = False  # see Model
+    declared = None
 
     def at_once(
         self, inputs: Tensors, *, caller: Caller, wanted: Collection[str] = (), step: SequenceStep | None = None

@@ -31,6 +31,12 @@ def put_sum(root: Path, version: str, factor: float) -> Path:
     return onnx_models.write(root / "m" / version, onnx_models.running_sum(factor=factor), toml=STATES)
 
 
+def say(root: Path, config: str | bytes, name: str = "m") -> None:
+    """Writes a model's config.pbtxt."""
+    (root / name).mkdir(exist_ok=True)
+    (root / name / "config.pbtxt").write_bytes(config if isinstance(config, bytes) else config.encode())
+
+
 def ask(repository: Repository, name: str = "m", version: str = "") -> float:
     """What a model of put() makes of 1: its factor."""
     return times(repository.model(name, version))

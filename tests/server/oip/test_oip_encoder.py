@@ -95,6 +95,14 @@ async def test_the_encoder_answers_for_its_own_tensors(app: App, triton: Apart, 
     assert np.allclose(answer["outputs"]["embedding"], engine.run(pixels), atol=1e-6)
 
 
+async def test_no_model_calls_itself_an_ensemble_without_saying_of_which(app: App, triton: Apart) -> None:
+    """perf_analyzer looks for an ensemble's models in its configuration, and dies of a fault where they are not."""
+    for name in ("layout", "layout-media", "gru"):
+        told = await triton.run("descriptions", app.address, name)
+        platforms = {told["model"]["platform"], told["config"]["platform"], told["config"]["backend"]}
+        assert "ensemble" not in platforms or "ensemble_scheduling" in told["config"]
+
+
 async def test_pictures_as_files_are_embedded_as_the_pipeline_does(app: App, triton: Apart, engine: Any) -> None:
     contents = [file(drawn(1), "JPEG"), file(drawn(2), "PNG"), access_unit(drawn(3))]
     answer = await triton.run("infer", app.address, "layout-media", files(*contents))

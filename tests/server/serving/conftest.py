@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from matchcut.server import oip
 from matchcut.server.engines.graphs import GraphEngine
 from matchcut.server.models import description, graph
 from matchcut.server.serving.repository import FolderRepository
@@ -52,3 +53,9 @@ def open_(root: Path) -> Iterator[Callable[..., FolderRepository]]:
     yield make
     for each in opened:
         each.close()
+
+
+@pytest.fixture
+def triton(open_: Callable[..., FolderRepository]) -> Callable[..., FolderRepository]:
+    """Opens the folder as a repository that reads config.pbtxt."""
+    return lambda **options: open_(read=oip.read_config, **options)
