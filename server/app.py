@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
-from matchcut.server import device, engines, health, listener, models, oip, sight, tagging
+from matchcut.server import device, engines, health, listener, models, oip, process, sight, tagging
 from matchcut.server.batcher import Batcher
 from matchcut.server.catalog import Catalog, Edition, open_catalog
 from matchcut.server.config import NOT_GIVEN, Config
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from matchcut.server.metrics import Metrics
 
 Own = WeakKeyDictionary[Pipeline, tuple[Model, ...]]  # what an encoder is to clients of the inference protocol
+CLOSING = 0.5  # seconds after the grace period in which all is closed
 log = logging.getLogger("matchcut")
 
 
@@ -82,6 +83,7 @@ class App:
                 coding=processor,
                 scan_from=config.scan_from,
                 in_file=config.vectors == "file",
+                gone=watched.fail,
             )
             opened.callback(catalog.close)
             if following is not None and taken_over(catalog, encoder.identity, following.identity):
@@ -106,7 +108,7 @@ class App:
                 options=listener.channel_options(config),
                 interceptors=[*watching.interceptors(metrics, tracer), *interceptors(config)],
             )
-            personal = opened.enter_context(opening.opened(config, pipelines, processor))
+            personal = opened.enter_context(opening.opened(config, pipelines, processor, gone=watched.fail))
             if metrics is not None:
                 metrics.follow_users(personal.numbers)
             calls = add_services(server, pipelines, ingest, config, personal)
@@ -273,11 +275,27 @@ def listed(repository: Repository) -> Iterator[tuple[str, str, bool]]:
 
 
 async def serve(config: Config, *, progress: Callable[[str], None] | None = None, ready: Callable[[str], None]) -> None:
-    """Serves until SIGTERM or SIGINT; `ready` is told the address once calls are taken."""
+    """Serves until SIGTERM or SIGINT; `ready` is told the address once calls are taken.
+
+    Calls under way get the grace period. All that has to be kept was on the disk before it was acknowledged, so that
+    nothing that takes longer after it is waited for: the process ends CLOSING seconds later at the latest.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stopping() -> None:
+        if not stop.is_set():
+            stop.set()
+            process.end_within(config.grace + CLOSING, unfinished)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stopping)
     async with App(config, progress=progress) as app:
         ready(app.address)
         await stop.wait()
+    process.end_quickly()
+
+
+def unfinished() -> None:
+    """The last words of a server whose work took too long to end."""
+    log.warning("stopped in the midst of work that did not end in time; whatever was acknowledged is kept")

@@ -6,16 +6,19 @@ Who starts the server is told the path; callers are not, it goes to the log.
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
-from matchcut.server.errors import StoreFailed
+from matchcut.server.errors import StoreFailed, Unavailable
 
 _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 _DAMAGED = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+_UNKNOWN = (-1, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +76,6 @@ class Kind:
         self.log.error("there is no room left for %r", str(path))
         return StoreFailed(
             f"there is no room left for the {self.noun}; nothing was changed: {remedy}", reason="STORE_FULL"
-        )
-
-    def gone(self, path: Path) -> StoreFailed:
-        """The file was deleted, moved or replaced while it was open: what is written now would be lost."""
-        self.log.error("%r was deleted, moved or replaced while it was in use", str(path))
-        return StoreFailed(
-            f"the {self.noun}'s file is gone from the disk; nothing was changed: put it back and restart the server",
-            reason="STORE_GONE",
         )
 
     def check(self, db: sqlite3.Connection, path: Path) -> int:
@@ -150,12 +145,65 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
                 db.execute("ROLLBACK")
 
 
-def identity(path: Path) -> tuple[int, int] | None:
-    """What tells the file from any other; None where there is none."""
-    with suppress(OSError):
-        found = path.stat()
-        return found.st_dev, found.st_ino
-    return None
+class Presence:
+    """Sees that a file and its write-ahead log are those that were opened, and have their names still. For any thread.
+
+    SQLite goes on with files that were deleted, moved or replaced, so that it would call changes durable which nobody
+    can read any more. Once they are gone they stay so until the server is started again, whatever is put there: what it
+    has in memory and what is on the disk may differ by then. A look takes two calls of stat().
+
+    Args:
+        kind: of the file.
+        path: of the file, which is open.
+        told: called when it is found to be gone, once, by the thread that finds it.
+    """
+
+    def __init__(self, kind: Kind, path: Path, told: Callable[[], None]) -> None:
+        self._kind = kind
+        self._told = told
+        self._name = str(path)
+        names = (self._name, f"{self._name}-wal")  # there is none of these where the file system can have no such log
+        self._files = [(name, there) for name in names if (there := _identity(name)) not in (None, _UNKNOWN)]
+        self._gone = False
+        self._lock = Lock()  # over that it is found to be gone once
+
+    def lasts(self) -> bool:
+        """Whether they are there."""
+        if not self._gone and any(_identity(name) not in (there, _UNKNOWN) for name, there in self._files):
+            with self._lock:
+                first, self._gone = not self._gone, True
+            if first:
+                self._kind.log.error(
+                    "%r was deleted, moved or replaced while it was in use: nothing is kept any more; put it back, or "
+                    "choose another folder, and restart the server",
+                    self._name,
+                )
+                self._told()
+        return not self._gone
+
+    def check(self) -> None:
+        """To be called before a change is made, and before it is said to be durable.
+
+        Raises:
+            Unavailable: they are gone (reason STORE_GONE).
+        """
+        if not self.lasts():
+            raise Unavailable(
+                f"the file of the {self._kind.noun} is gone from the disk, so that nothing can be kept; put it back, "
+                "or choose another folder, and restart the server",
+                reason="STORE_GONE",
+            )
+
+
+def _identity(name: str) -> tuple[int, int] | None:
+    """What tells the file from any other; None: there is none; _UNKNOWN: that cannot be said."""
+    try:
+        found = os.stat(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:  # as where the folder may not be looked into: SQLite goes on in it, and says so where it cannot
+        return _UNKNOWN
+    return found.st_dev, found.st_ino
 
 
 def _damaged(error: sqlite3.Error) -> bool:

@@ -5,7 +5,8 @@ MatchcutError
 │   ├── UnreadableMedia     INVALID_ARGUMENT     not media, or of a kind that is not accepted
 │   └── MediaLimitExceeded  INVALID_ARGUMENT     more pixels, bytes, frames or seconds than the server takes
 ├── NotFound                NOT_FOUND            no such item, no such model
-├── Unavailable             UNAVAILABLE          a model is there but not loaded, or is being replaced
+├── Unavailable             UNAVAILABLE          a model is there but not loaded, or is being replaced; or a file of
+│                                                the store is gone from the disk (STORE_GONE)
 ├── Unauthenticated         UNAUTHENTICATED      no valid token
 ├── EncoderMismatch         FAILED_PRECONDITION  vectors of another encoder
 ├── Overloaded              RESOURCE_EXHAUSTED   no place free now: retry after a while
@@ -14,9 +15,8 @@ MatchcutError
 ├── NotAllowed              PERMISSION_DENIED    the server was started with an option that forbids it
 ├── Unsupported             UNIMPLEMENTED        a protocol knows it, this server does not
 ├── AlreadyThere            ALREADY_EXISTS       the name is taken
-├── StoreFailed             INTERNAL             the disk failed, is full (STORE_FULL), or a file is gone from it
-│                                                (STORE_GONE); nothing was changed. Or readers keep what was deleted
-│                                                from being wiped (STORE_BUSY)
+├── StoreFailed             INTERNAL             the disk failed or is full (STORE_FULL); nothing was changed. Or
+│                                                readers keep what was deleted from being wiped (STORE_BUSY)
 ├── EngineFailed            INTERNAL             the encoder could not be loaded or run
 └── DeviceFailed            INTERNAL             the GPU refused something
     ├── DeviceFull          RESOURCE_EXHAUSTED   this did not fit into the GPU's memory; other work goes on
@@ -99,7 +99,7 @@ class NotFound(MatchcutError):
 
 
 class Unavailable(MatchcutError):
-    """What is asked for is known, but cannot be used at present."""
+    """What is asked for is known, but cannot be used at present, or nothing can be kept any more."""
 
     code = "UNAVAILABLE"
     reason = "MODEL_UNAVAILABLE"

@@ -95,7 +95,8 @@ class Cancelled(Error):
 class Unavailable(Error):
     """The server cannot be reached, or is shutting down.
 
-    With the reason "DEVICE_LOST" its GPU is lost, and it has to be started again before another try helps.
+    With the reason "DEVICE_LOST" its GPU is lost, with "STORE_GONE" its files are gone from the disk; it has to be
+    started again before another try helps.
     """
 
 

@@ -21,6 +21,9 @@ __all__ = ["Session", "Stubs", "seconds"]
 _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),  # a page of items with attributes, an item with vectors
     ("grpc.max_send_message_length", 64 * 1024 * 1024),  # a frame of 4K fits easily
+    # A connection of its own: gRPC would let all channels of a process to one address share one, and to the server,
+    # which is fair between connections and limits the calls on each, they would be a single client.
+    ("grpc.use_local_subchannel_pool", 1),
 ]
 
 

@@ -175,7 +175,8 @@ class Catalog(Edition, Protocol):
         Raises:
             InvalidInput: no segment, or a vector that is not finite.
             EncoderMismatch: a vector's length is not the encoder's.
-            StoreFailed: the disk failed, is full (reason STORE_FULL), or the file is gone from it (STORE_GONE).
+            StoreFailed: the disk failed, or is full (reason STORE_FULL).
+            Unavailable: the file is gone from it (STORE_GONE), also where nothing would have to be written.
         """
         ...
 
@@ -202,12 +203,16 @@ class Catalog(Edition, Protocol):
         Raises:
             NotFound: there is no such item.
             EncoderMismatch: the item has other content by now (reason ITEM_CHANGED), or as in put.
-            InvalidInput, StoreFailed: as in put.
+            InvalidInput, StoreFailed, Unavailable: as in put.
         """
         ...
 
     def lacks(self, tenant: str, item_id: str, encoder: EncoderIdentity) -> bool:
-        """Whether the item is there and has no vectors of that encoder, neither aside nor as its own."""
+        """Whether the item is there and has no vectors of that encoder, neither aside nor as its own.
+
+        Raises:
+            Unavailable: as in put; what there is may not be kept.
+        """
         ...
 
     def readiness(self, encoder: EncoderIdentity, tenant: str | None = None) -> Readiness:
@@ -232,7 +237,7 @@ class Catalog(Edition, Protocol):
 
         Raises:
             EncoderMismatch: some have nothing, and it is not forced (reason ITEMS_LACKING); nothing was changed.
-            StoreFailed: as in put.
+            StoreFailed, Unavailable: as in put.
         """
         ...
 
@@ -245,7 +250,7 @@ class Catalog(Edition, Protocol):
 
         Raises:
             NotFound: there is no such item.
-            StoreFailed: as in put.
+            StoreFailed, Unavailable: as in put.
         """
         ...
 
@@ -267,7 +272,7 @@ class Catalog(Edition, Protocol):
         """Takes an item out, from a full disk too; False where there was none.
 
         Raises:
-            StoreFailed: as in put.
+            StoreFailed, Unavailable: as in put.
         """
         ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from math import inf
 from threading import Lock
 
 from matchcut.server.catalog.changes import Change, Decision, Stage, decide
@@ -18,6 +19,7 @@ from matchcut.server.errors import EncoderMismatch, MatchcutError, StoreFailed
 from matchcut.server.records import EncoderIdentity
 
 Verdict = Decision | Exception
+_LOOK_S = 1.0  # between two looks at whether the record is still there
 _NAMED = 100  # items that are named of those that lack an encoder's vectors
 
 _log = logging.getLogger("matchcut.catalog")
@@ -56,6 +58,8 @@ class Keeper:
                     self.memory.reserve_for(changes)
                 if self._store is not None:
                     self._store.apply(changes)
+            else:
+                self.check()  # what is there already is acknowledged, too
         except Exception as error:
             if len(wishes) > 1:
                 return [verdict for wish in wishes for verdict in self.commit([wish])]
@@ -69,6 +73,15 @@ class Keeper:
         for listener in list(self._listeners.values()):
             _tell(listener, seen)
         return verdicts
+
+    def check(self) -> None:
+        """See Store.check; on any thread."""
+        if self._store is not None:
+            self._store.check()
+
+    def look(self) -> float:
+        """See commit.Writer: tells of a record that is gone, also where nothing is to be written."""
+        return _LOOK_S if self._store is None or self._store.lasts() else inf
 
     def follow(self, listener: Listener) -> Callable[[], None]:
         """See contract.Catalog. What it returns may be called by any thread."""

@@ -46,12 +46,13 @@ def open_catalog(
     coding: Coding | None = None,
     scan_from: int = _CODED,
     in_file: bool = False,
+    gone: Callable[[], None] = lambda: None,
 ) -> Catalog:
     """The catalogue that lives in a folder, all of it read into memory, or the vectors into a file of the folder.
 
     Args:
         path: the folder, made where it is missing; None: in memory only, gone at the end.
-        limit_bytes: see store.Store.
+        limit_bytes, gone: see store.Store.
         coding: the device that ranks, which makes the codes for it in the background; None: no rows are coded.
         scan_from: rows from which on a tenant's vectors of one encoder are coded.
         in_file: whether vectors are kept in a file and not in memory, if there is a folder; see filed.Filed.
@@ -65,7 +66,7 @@ def open_catalog(
         if path is not None:
             folder = Folder(path)
             opened.callback(folder.close)
-            store = Store(path / FILE, limit_bytes=limit_bytes)
+            store = Store(path / FILE, limit_bytes=limit_bytes, gone=gone)
             opened.callback(store.close)
             memory.reserve(store.sizes())
             memory.load(store.items())
@@ -96,7 +97,8 @@ class LocalCatalog:
         self._resources = resources
         self._keeper = Keeper(memory, store, coding=coding, scan_from=scan_from)
         self._lock = self._keeper.lock
-        self._writer = Writer(self._keeper.commit, noun="catalogue")
+        upkeep = None if store is None else self._keeper.look
+        self._writer = Writer(self._keeper.commit, noun="catalogue", upkeep=upkeep)
 
     @property
     def own(self) -> EncoderIdentity | None:
@@ -133,6 +135,7 @@ class LocalCatalog:
 
     def lacks(self, tenant: str, item_id: str, encoder: EncoderIdentity) -> bool:
         """See contract.Catalog."""
+        self._keeper.check()
         with self._lock:
             return self._keeper.memory.lacks(tenant, item_id, key_of(encoder))
 

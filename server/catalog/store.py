@@ -9,7 +9,7 @@ file never shrinks: what is put in next takes the place of what was removed.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,13 +30,14 @@ class Store:
     Args:
         path: of the file; made where it is missing.
         limit_bytes: the file is never let grow beyond this, log and reserve aside; 0: as far as the disk goes.
+        gone: see disk.Presence.
 
     Raises:
         StoreFailed: it is not a catalogue (reason STORE_FOREIGN), of a newer matchcut (STORE_VERSION), damaged
             (STORE_CORRUPT), or cannot be opened.
     """
 
-    def __init__(self, path: Path, *, limit_bytes: int = 0) -> None:
+    def __init__(self, path: Path, *, limit_bytes: int = 0, gone: Callable[[], None] = lambda: None) -> None:
         self._path = path.absolute()
         self._log_path = self._path.with_name(f"{path.name}-wal")
         self._room = Room(self._path.with_name("reserve"))
@@ -47,7 +48,7 @@ class Store:
                 if not (disk.no_room(error) and self._room.release()):
                     raise
                 self._db = self._open(limit_bytes)
-            self._inode = disk.identity(self._path)
+            self._presence = disk.Presence(KIND, self._path, gone)
         except sqlite3.Error as error:
             raise KIND.at_start(self._path, error) from error
         self._room.keep()
@@ -102,10 +103,10 @@ class Store:
         """Makes all of the changes, durably, or none; removals alone also on a full disk.
 
         Raises:
-            StoreFailed: none was made; the disk failed, is full (reason STORE_FULL), or the file is gone from it
-                (STORE_GONE).
+            StoreFailed: none was made; the disk failed, or is full (reason STORE_FULL).
+            Unavailable: the file is gone (STORE_GONE), and nothing is kept any more.
         """
-        self._look()
+        self.check()
         removals = all(isinstance(change, Remove) for change in changes)
         try:
             if not removals and not self._fits(sum(map(rows.size, changes))):
@@ -118,15 +119,16 @@ class Store:
                 self._commit_to_full_disk(changes)
         except sqlite3.Error as error:
             raise failures.in_service(self._path, error, removals=removals) from error
+        self.check()
         self._room.keep()
 
     def switch(self, encoder: EncoderIdentity) -> None:
         """Makes what is kept aside of the encoder the items' own, and the encoder the catalogue's; all or nothing.
 
         Raises:
-            StoreFailed: as in apply.
+            StoreFailed, Unavailable: as in apply.
         """
-        self._look()
+        self.check()
         same = encoder.digest, encoder.dimensions
         try:
             count, size = self._db.execute(schema.SWITCH_SIZE, same).fetchone()
@@ -141,7 +143,20 @@ class Store:
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         except sqlite3.Error as error:
             raise failures.in_service(self._path, error, removals=False) from error
+        self.check()
         self._room.keep()
+
+    def lasts(self) -> bool:
+        """Whether the file is still there."""
+        return self._presence.lasts()
+
+    def check(self) -> None:
+        """To be called also before a change is acknowledged for which nothing has to be written.
+
+        Raises:
+            Unavailable: the file is gone (reason STORE_GONE).
+        """
+        self._presence.check()
 
     def close(self) -> None:
         """Closes the file."""
@@ -160,11 +175,6 @@ class Store:
     def _encoders(self) -> dict[int, EncoderIdentity]:
         found = self._db.execute("SELECT encoder, name, version, digest, dimensions FROM encoders")
         return {number: EncoderIdentity(*values) for number, *values in found}
-
-    def _look(self) -> None:
-        """Sees to it that the file is still there."""
-        if disk.identity(self._path) != self._inode:
-            raise KIND.gone(self._path)
 
     def _fits(self, size: int) -> bool:
         """Whether the disk has room for so many bytes in the log and in the file, and for what is in the log now."""

@@ -46,7 +46,8 @@ class EventLog(Protocol):
         Of two events of one id, in this call or another, the first is kept.
 
         Raises:
-            StoreFailed: the disk failed, is full (STORE_FULL), or the file is gone from it (STORE_GONE).
+            StoreFailed: the disk failed, or is full (STORE_FULL).
+            Unavailable: the file is gone from it (STORE_GONE), also where all of the events are there already.
         """
         ...
 

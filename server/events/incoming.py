@@ -1,17 +1,27 @@
-"""Events as callers tell them, made into what is kept of them."""
+"""Events as callers tell them, made into what is kept of them, and the events of many calls at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple
 
 from matchcut.server.errors import InvalidInput
 from matchcut.server.events import rows, schema
+from matchcut.server.events.changing import Change, Tenant
 from matchcut.server.events.pseudonyms import Pseudonyms
 from matchcut.server.events.rows import Row
 from matchcut.server.events.strengths import UNIT, strength
 from matchcut.server.records import Event
 
 _LATEST_US = (1 << 63) - 1
+
+
+class Append(NamedTuple):
+    """What one call brings."""
+
+    tenant: Tenant
+    rows: list[Row]
 
 
 def kept(pseudonyms: Pseudonyms, events: Sequence[Event]) -> list[Row]:
@@ -44,3 +54,16 @@ def _check(event: Event) -> None:
             raise InvalidInput(f"{field} is empty; give one", field=field)
     if not 0 <= event.time_us <= _LATEST_US:
         raise InvalidInput(f"time_us is {event.time_us}; give microseconds since 1970", field="time_us")
+
+
+def apply(change: Change, appends: Sequence[Append]) -> list[list[bool]]:
+    """Which events of each call are new; all calls of a tenant at once."""
+    tenants: dict[Tenant, list[int]] = {}
+    for at, append in enumerate(appends):
+        tenants.setdefault(append.tenant, []).append(at)
+    made: list[list[bool]] = [[] for _ in appends]
+    for tenant, places in tenants.items():
+        news = iter(change.append(tenant, [row for at in places for row in appends[at].rows]))
+        for at in places:
+            made[at] = list(islice(news, len(appends[at].rows)))
+    return made

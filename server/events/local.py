@@ -8,11 +8,10 @@ import sqlite3
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
+from math import inf
 from os import urandom
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
 
 from matchcut.server.commit import Writer
 from matchcut.server.disk import no_room
@@ -21,12 +20,11 @@ from matchcut.server.events import receipts, rows, schema
 from matchcut.server.events.anonymity import published, step
 from matchcut.server.events.changing import Change, Tenant
 from matchcut.server.events.contract import Appended, EventLog, LogSizes
-from matchcut.server.events.incoming import kept
+from matchcut.server.events.incoming import Append, apply, kept
 from matchcut.server.events.later import Later
 from matchcut.server.events.popular import Popular
 from matchcut.server.events.pseudonyms import Pseudonyms
 from matchcut.server.events.retention import Retention
-from matchcut.server.events.rows import Row
 from matchcut.server.events.store import KIND, Store
 from matchcut.server.records import Event, Exposure, ItemCounts, Logged, Receipt, UserKey
 
@@ -43,11 +41,6 @@ _PATIENCE_S = 5.0  # for which a deletion waits for readers to let it go through
 _log = logging.getLogger("matchcut.events")
 
 
-class _Append(NamedTuple):
-    tenant: Tenant
-    rows: list[Row]
-
-
 def open_log(
     path: Path | None,
     *,
@@ -57,13 +50,14 @@ def open_log(
     threshold: int = 10,
     clock_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     trimmed: Callable[[Sequence[UserKey]], None] = lambda keys: None,
+    gone: Callable[[], None] = lambda: None,
 ) -> EventLog:
     """The log in a file, which is not read for it: however many users there are, it opens at once.
 
     Args:
         path: of the file, made where it is missing, in a folder that is there and that this process alone uses; None:
             in memory, gone at the end.
-        limit_bytes: see store.Store.
+        limit_bytes, gone: see store.Store.
         days, user_events, clock_us, trimmed: see retention.Retention. `trimmed` is called by the writer's thread: it
             must be quick, and must not change the log.
         threshold: of anonymity, in users; see anonymity.
@@ -72,7 +66,7 @@ def open_log(
         StoreFailed: it is damaged, or not a log of this version.
     """
     popular = Popular(threshold)
-    store = Store(path, limit_bytes=limit_bytes, changed=popular.changed)
+    store = Store(path, limit_bytes=limit_bytes, changed=popular.changed, gone=gone)
     retention = Retention(store, days=days, user_events=user_events, clock_us=clock_us, trimmed=trimmed)
     return LocalLog(store, popular, retention, threshold=threshold, clock_us=clock_us)
 
@@ -101,7 +95,7 @@ class LocalLog:
         self._unwiped = self._closed = False
         self._untended = 0  # events since the length of the log of changes was looked at
         popular.begin(store.tenants.values())
-        self._writer: Writer[_Append, Appended] = Writer(
+        self._writer: Writer[Append, Appended] = Writer(
             self._commit,
             noun=KIND.noun,
             most=_MOST,
@@ -123,7 +117,7 @@ class LocalLog:
         if not events:
             return Appended((), 0)
         whose = self._tenant(tenant)
-        return self._writer.submit(_Append(whose, kept(whose.pseudonyms, events)))
+        return self._writer.submit(Append(whose, kept(whose.pseudonyms, events)))
 
     def events(self, user: UserKey) -> list[Logged]:
         """See contract.EventLog."""
@@ -249,10 +243,10 @@ class LocalLog:
                     self._strangers.popitem(last=False)
             return known
 
-    def _commit(self, appends: Sequence[_Append]) -> list[Appended | Exception]:
+    def _commit(self, appends: Sequence[Append]) -> list[Appended | Exception]:
         """All in one transaction; where that cannot be done, each gets a try of its own."""
         try:
-            made = self._store.change(lambda change: _apply(change, appends))
+            made = self._store.change(lambda change: apply(change, appends))
         except MatchcutError as error:
             if len(appends) > 1:
                 return [verdict for append in appends for verdict in self._commit([append])]
@@ -298,6 +292,8 @@ class LocalLog:
 
     def _upkeep(self) -> float:
         """See commit.Writer."""
+        if not self._store.lasts():
+            return inf
         try:
             self._tend()
             self._flush()
@@ -335,16 +331,3 @@ class LocalLog:
     def _counted(self, item_id: str, *numbers: int) -> ItemCounts:
         users, _, *kinds = (published(number, self._threshold) for number in numbers)
         return ItemCounts(item_id, users, {kind: n for kind, n in zip(schema.KINDS, kinds, strict=True) if n})
-
-
-def _apply(change: Change, appends: Sequence[_Append]) -> list[list[bool]]:
-    """Which events of each call are new; all calls of a tenant at once."""
-    tenants: dict[Tenant, list[int]] = {}
-    for at, append in enumerate(appends):
-        tenants.setdefault(append.tenant, []).append(at)
-    made: list[list[bool]] = [[] for _ in appends]
-    for tenant, places in tenants.items():
-        news = iter(change.append(tenant, [row for at in places for row in appends[at].rows]))
-        for at in places:
-            made[at] = list(islice(news, len(appends[at].rows)))
-    return made

@@ -44,6 +44,7 @@ class Store:
         path: made where it is missing; None: in memory only.
         limit_bytes: the file is never let grow beyond this, the write-ahead log aside; 0: as far as the disk goes.
         changed: told, after each commit, by tenant and item for how many users it speaks where that has changed.
+        gone: see disk.Presence.
 
     Raises:
         StoreFailed: it is not a log of events (reason STORE_FOREIGN), of a newer matchcut (STORE_VERSION), damaged
@@ -51,7 +52,12 @@ class Store:
     """
 
     def __init__(
-        self, path: Path | None, *, limit_bytes: int = 0, changed: Callable[[dict[Tenant, Favoured]], None]
+        self,
+        path: Path | None,
+        *,
+        limit_bytes: int = 0,
+        changed: Callable[[dict[Tenant, Favoured]], None],
+        gone: Callable[[], None] = lambda: None,
     ) -> None:
         self._path = None if path is None else path.absolute()
         self._changed = changed
@@ -62,7 +68,7 @@ class Store:
         self.made = self._path is None or not self._path.exists()
         try:
             self._db = self._open(limit_bytes)
-            self._inode = self._path and disk.identity(self._path)
+            self._presence = None if self._path is None else disk.Presence(KIND, self._path, gone)
             try:
                 self.tenants = self._load()
                 if self._path is not None:
@@ -96,15 +102,16 @@ class Store:
         """What work() returns once all that it did is durable.
 
         Raises:
-            StoreFailed: nothing was changed; the disk failed, is full (reason STORE_FULL), or the file is gone from it
-                (STORE_GONE).
+            StoreFailed: nothing was changed; the disk failed, or is full (reason STORE_FULL).
+            Unavailable: the file is gone (STORE_GONE), and nothing is kept any more.
         """
-        self._look()
+        self._check()
         change = Change(self._db)
         try:
             with self._one, disk.transaction(self._db):
                 result = work(change)
                 change.write()
+            self._check()
         except sqlite3.Error as error:
             change.undone()
             raise KIND.in_service(
@@ -115,6 +122,10 @@ class Store:
             raise
         self._changed(change.committed())
         return result
+
+    def lasts(self) -> bool:
+        """Whether the file is still there."""
+        return self._presence is None or self._presence.lasts()
 
     def tend(self) -> None:
         """Copies the log into the file where it has grown long. What cannot be copied now is as safe in it."""
@@ -173,10 +184,10 @@ class Store:
         busy, logged, copied = self._db.execute(f"PRAGMA wal_checkpoint({how})").fetchone()
         return bool(not busy and logged == copied)
 
-    def _look(self) -> None:
-        """Sees to it that the file is still there."""
-        if self._path is not None and disk.identity(self._path) != self._inode:
-            raise KIND.gone(self._path)
+    def _check(self) -> None:
+        """Raises Unavailable where the file is gone."""
+        if self._presence is not None:
+            self._presence.check()
 
     def _open(self, limit_bytes: int) -> sqlite3.Connection:
         emptied = self._path is not None and self._path.is_file() and not self._path.stat().st_size
@@ -220,7 +231,7 @@ class Store:
         try:
             db = self._readers.get_nowait()
         except Empty:
-            self._look()
+            self._check()
             db = reader(self._path)
         try:
             yield db

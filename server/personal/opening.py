@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,8 +26,13 @@ LOOK_S = 1.0  # between two looks for another session model, or another encoder
 
 
 @contextmanager
-def opened(config: Config, pipelines: Pipelines, device: Device) -> Iterator[Personal]:
+def opened(
+    config: Config, pipelines: Pipelines, device: Device, *, gone: Callable[[], None] = lambda: None
+) -> Iterator[Personal]:
     """Lists for users, for as long as the block runs; the catalogue's folder is held by this process.
+
+    Args:
+        gone: called, by any thread, once the log of events is gone from the disk.
 
     Raises:
         StoreFailed: the log of events cannot be used.
@@ -50,6 +55,7 @@ def opened(config: Config, pipelines: Pipelines, device: Device) -> Iterator[Per
             threshold=config.anonymity,
             clock_us=now_us,
             trimmed=tell,
+            gone=gone,
         )
         stack.callback(log.close)
         choosing = Choosing(None if config.session == NOT_GIVEN else config.session, config.session_half_life)

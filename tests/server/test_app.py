@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -19,9 +21,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from matchcut.server.app import App
+from matchcut.server.catalog import open_catalog
 from matchcut.server.config import Config
 from matchcut.server.errors import EngineFailed, InvalidInput, StoreFailed
-from matchcut.v1 import media_pb2
+from matchcut.v1 import catalog_pb2, catalog_pb2_grpc, events_pb2, events_pb2_grpc, media_pb2
 from matchcut.v1 import recommender_pb2 as pb
 from support.wire import Wire
 
@@ -140,10 +143,11 @@ async def test_messages_and_metadata_have_a_largest_size(config: Config) -> None
 
 
 @contextmanager
-def served(config: Config) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server in a process of its own, and its address."""
-    command = [sys.executable, "-m", "matchcut.server", "serve"]
-    options = {name: str(getattr(config, name)) for name in ("listen", "data", "cache", "encoder", "engine")}
+def served(config: Config, *, changed: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server in a process of its own, and its address; changed: Python that is run in it first."""
+    program = f"{changed}\nimport sys\nfrom matchcut.server.__main__ import main\nsys.exit(main(['serve']))"
+    command = [sys.executable, "-c", program]
+    options = {name: str(getattr(config, name)) for name in ("listen", "data", "cache", "encoder", "engine", "grace")}
     environment = {**os.environ, **{f"MATCHCUT_{name.upper()}": value for name, value in options.items()}}
     with subprocess.Popen(
         command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -171,12 +175,73 @@ def test_a_signal_ends_the_process_with_0(config: Config, number: signal.Signals
         assert "Traceback" not in log
 
 
+WAITS_FOR_EVER = {
+    "calls": """
+import asyncio
+from matchcut.server.service.calls import Calls
+Calls.close = lambda self: asyncio.Event().wait()
+""",
+    "catalogue": """
+import threading
+from matchcut.server.catalog.local import LocalCatalog
+LocalCatalog.close = lambda self: threading.Event().wait()
+""",
+    "log": """
+import logging, threading
+from matchcut.server.catalog.local import LocalCatalog
+LocalCatalog.close = lambda self: threading.Event().wait()
+logging.shutdown = logging.getLogger("matchcut").warning = lambda *words: threading.Event().wait()
+""",
+}
+
+
+@pytest.mark.parametrize("what", WAITS_FOR_EVER)
+def test_after_the_grace_period_nothing_is_waited_for(config: Config, what: str) -> None:
+    """Neither a thread that does not end, nor a file, nor a log that nobody reads; what was acknowledged is kept."""
+    segment = catalog_pb2.Segment(vector=[1.0] * 48)
+    request = catalog_pb2.IngestVectorsRequest(item=catalog_pb2.Item(item_id="kept"), segments=[segment])
+    with served(replace(config, grace=0.1), changed=WAITS_FOR_EVER[what]) as (process, address):
+        with grpc.insecure_channel(address) as channel:
+            stub: Any = catalog_pb2_grpc.CatalogStub(channel)  # type: ignore[no-untyped-call]
+            stub.IngestVectors(request)
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert not log.rstrip().endswith("stopped")
+        assert ("in the midst of work" in log) == (what != "log")
+    with closing(open_catalog(config.data)) as catalog:
+        assert catalog.known("", "kept") is not None
+
+
 def test_a_killed_server_leaves_a_catalogue_that_opens(config: Config) -> None:
     with served(config) as (process, _):
         process.kill()
         process.wait(timeout=20)
     with served(config) as (process, _):
         assert process.poll() is None
+
+
+async def test_what_cannot_be_kept_is_not_acknowledged(config: Config, caplog: pytest.LogCaptureFixture) -> None:
+    """The data folder is deleted under the server: neither what is new nor what was there is said to be kept."""
+    async with App(config) as app, grpc.aio.insecure_channel(app.address) as channel:
+        wire, health = Wire(channel), health_pb2_grpc.HealthStub(channel)
+        events: Any = events_pb2_grpc.EventsStub(channel)  # type: ignore[no-untyped-call]
+        event = events_pb2.Event(event_id="1", user_id="ann", item_id="item", kind="EVENT_KIND_LIKE")
+        record = events_pb2.RecordEventsRequest(events=[event])
+        await wire.ingest("item", [1])
+        await events.RecordEvents(record)
+        watch = health.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == SERVING
+        shutil.rmtree(config.data)
+        for call in (wire.ingest("item", [1]), wire.ingest("new", [2]), events.RecordEvents(record)):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call
+            assert Wire.told(caught.value)[:2] == ("UNAVAILABLE", "STORE_GONE")
+        assert (await watch.read()).status == NOT_SERVING
+        watch.cancel()
+        assert (await wire.clip(1)).matches[0].item.item_id == "item", "what is in memory still answers"
+    told = [record.getMessage() for record in caplog.records if "nothing is kept any more" in record.getMessage()]
+    assert sorted(Path(line.split("'")[1]).name for line in told) == ["catalog.sqlite", "events.sqlite"]
 
 
 @pytest.mark.parametrize("vectors", ["file", "memory"])

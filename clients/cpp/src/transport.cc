@@ -202,6 +202,8 @@ Transport::Transport(const std::string& target, const ClientOptions& options) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessage);
   arguments.SetMaxSendMessageSize(kMaxMessage);
+  // A connection of its own, which clients of one process would share else: the server is fair between connections.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   auto channel = grpc::CreateCustomChannel(target, credentials(options.tls), arguments);
   // gRPC ends the process over any other, and prints the token.
   const auto sendable = [](char c) { return c >= ' ' && c <= '~'; };

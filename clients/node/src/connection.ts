@@ -15,6 +15,7 @@ import { Attempts, DEFAULT_RETRY, type Repeatable, type Retry } from './retry.js
 const CHANNEL_OPTIONS = {
   'grpc.max_receive_message_length': 64 * 1024 * 1024, // a page of items with attributes, an item with vectors
   'grpc.max_send_message_length': 64 * 1024 * 1024, // a frame of 4K fits easily
+  'grpc.use_local_subchannel_pool': 1, // a connection of its own: the server is fair between connections
 };
 
 /** What bounds one try: a signal that ends it, and until when it may take, in milliseconds since the epoch. */

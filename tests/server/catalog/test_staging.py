@@ -19,7 +19,7 @@ from matchcut.kernels.device import open_device
 from matchcut.server.catalog import Catalog, open_catalog
 from matchcut.server.catalog.room import Room
 from matchcut.server.catalog.store import Store
-from matchcut.server.errors import EncoderMismatch, StoreFailed
+from matchcut.server.errors import EncoderMismatch, StoreFailed, Unavailable
 from matchcut.server.records import EncoderIdentity, Floats, Item, Outcome, Segment, TagFilter, TimeRange
 
 OLD = EncoderIdentity("old", "1", "d-old", 4)
@@ -311,7 +311,7 @@ def test_a_file_that_is_gone_is_not_switched(tmp_path: Path) -> None:
         put(catalog, "a")
         stage(catalog, "a")
         (tmp_path / "catalog.sqlite").rename(tmp_path / "elsewhere")
-        with pytest.raises(StoreFailed) as caught:
+        with pytest.raises(Unavailable) as caught:
             catalog.switch(NEW)
         assert caught.value.reason == "STORE_GONE"
         assert catalog.view("", OLD).count == 1

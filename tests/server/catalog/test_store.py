@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,7 @@ import pytest
 from matchcut.server.catalog import open_catalog
 from matchcut.server.catalog.changes import Amend, Change, Remove
 from matchcut.server.catalog.store import Store
-from matchcut.server.errors import StoreFailed
+from matchcut.server.errors import StoreFailed, Unavailable
 from matchcut.server.records import EncoderIdentity, Item, Outcome, Segment, TagFilter, TimeRange
 
 
@@ -191,30 +194,85 @@ def test_an_emptied_file_is_told_of(filled: Path, put: Callable[..., Any], caplo
         )
 
 
-@pytest.mark.parametrize("how", ["folder deleted", "file deleted", "folder moved", "file replaced"])
+@pytest.mark.parametrize("how", ["folder deleted", "file deleted", "log deleted", "folder moved", "file replaced"])
 def test_a_file_that_goes_away_in_service(
     filled: Path, put: Callable[..., Any], how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = filled / "catalog.sqlite"
-    with closing(open_catalog(filled)) as catalog:
+    told: list[str] = []
+    with closing(open_catalog(filled, gone=lambda: told.append("gone"))) as catalog:
         match how:
             case "folder deleted":
                 shutil.rmtree(filled)
             case "file deleted":
                 file.unlink()
+            case "log deleted":
+                (filled / "catalog.sqlite-wal").unlink()
             case "folder moved":
                 filled.rename(filled.with_name("elsewhere"))
             case "file replaced":
                 copy = shutil.copy(file, filled / "copy")
                 Path(copy).replace(file)
-        for change in (lambda: put(catalog, "new"), lambda: catalog.remove("", "a")):
-            with pytest.raises(StoreFailed, match="gone from the disk") as caught:
+        same = catalog.get("", "a")
+        assert same is not None
+        for change in (
+            lambda: put(catalog, "new"),
+            lambda: put(catalog, "a"),  # which is there: nothing would have to be written
+            lambda: catalog.update("", same.item),
+            lambda: catalog.remove("", "a"),
+            lambda: catalog.remove("", "nothing"),
+            lambda: catalog.lacks("", "a", same.encoder),
+        ):
+            with pytest.raises(Unavailable, match="gone from the disk") as caught:
                 change()
             assert caught.value.reason == "STORE_GONE"
             assert str(filled) not in caught.value.message
-        assert str(file) in caplog.text
+        assert [str(file) in record.getMessage() for record in caplog.records] == [True], "it is logged once"
+        assert told == ["gone"]
         assert catalog.count("") == 3
         assert catalog.known("", "new") is None
+
+
+def test_a_file_that_goes_while_nothing_is_written_is_noticed(filled: Path) -> None:
+    gone = threading.Event()
+    with closing(open_catalog(filled, gone=gone.set)):
+        (filled / "catalog.sqlite").unlink()
+        assert gone.wait(30)
+
+
+def test_a_file_that_goes_while_a_commit_is_made(
+    filled: Path, put: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite has committed, to a file that is nowhere: that is neither acknowledged nor shown."""
+    commit = Store._commit
+
+    def then_gone(self: Store, changes: Sequence[Change]) -> None:
+        commit(self, changes)
+        shutil.rmtree(filled)
+
+    monkeypatch.setattr(Store, "_commit", then_gone)
+    with closing(open_catalog(filled)) as catalog:
+        with pytest.raises(Unavailable, match="gone from the disk"):
+            put(catalog, "new")
+        assert not filled.exists()
+        assert catalog.known("", "new") is None
+
+
+def test_a_folder_that_may_not_be_looked_into_is_still_there(
+    filled: Path, put: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: str) -> os.stat_result:
+        asked.append(path)
+        raise PermissionError(errno.EACCES, "no", path)
+
+    asked: list[str] = []
+    with closing(open_catalog(filled)) as catalog:
+        monkeypatch.setattr("matchcut.server.disk.os", SimpleNamespace(stat=forbidden))
+        put(catalog, "new")
+        monkeypatch.undo()
+    assert asked
+    with closing(open_catalog(filled)) as catalog:
+        assert catalog.known("", "new") is not None
 
 
 @pytest.mark.parametrize(

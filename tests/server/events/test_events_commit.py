@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from matchcut.server.errors import StoreFailed
+from matchcut.server.errors import StoreFailed, Unavailable
 from matchcut.server.events import EventLog, open_log, read_log
 from matchcut.server.events.changing import Change
 from matchcut.server.events.scrub import filled
@@ -170,21 +170,63 @@ def test_a_full_disk(small_disk: Path, make: Make) -> None:
     check(path)
 
 
-@pytest.mark.parametrize("how", ["deleted", "replaced"])
-def test_the_file_is_gone(path: Path, make: Make, how: str) -> None:
-    with closing(open_log(path, days=0)) as log:
+@pytest.mark.parametrize("how", ["moved", "replaced", "log deleted"])
+def test_the_file_is_gone(path: Path, make: Make, how: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It stays so until a restart, which finds all that was acknowledged if the file is put back.
+
+    A log of changes that was deleted alone is copied into the file by SQLite as it closes that.
+    """
+    gone = threading.Event()
+    elsewhere = path.with_name("elsewhere")
+    with closing(open_log(path, days=0, gone=gone.set)) as log:
         log.append("", [make("1")])
-        path.rename(path.with_name("elsewhere"))
+        if how == "log deleted":
+            path.with_name("events.sqlite-wal").unlink()
+        else:
+            path.rename(elsewhere)
         if how == "replaced":
-            path.write_bytes(path.with_name("elsewhere").read_bytes())
-        for call in (lambda: log.append("", [make("2")]), lambda: log.forget("", "ann")):
-            with pytest.raises(StoreFailed, match="put it back") as caught:
+            path.write_bytes(elsewhere.read_bytes())
+        for call in (
+            lambda: log.append("", [make("2")]),
+            lambda: log.append("", [make("1")]),  # which is there
+            lambda: log.forget("", "ann"),
+        ):
+            with pytest.raises(Unavailable, match="put it back") as caught:
                 call()
             assert caught.value.reason == "STORE_GONE"
             assert str(path) not in caught.value.message
-        path.unlink(missing_ok=True)
-        path.with_name("elsewhere").rename(path)
-        assert len(log.append("", [make("3")]).logged) == 1
+        if how != "log deleted":
+            elsewhere.replace(path)
+        with pytest.raises(Unavailable, match="restart"):
+            log.append("", [make("3")])
+        assert gone.is_set()
+    assert sum("nothing is kept any more" in record.getMessage() for record in caplog.records) == 1
+    with closing(open_log(path, days=0)) as log:
+        assert log.append("", [make("1")]).duplicates == 1
+
+
+def test_a_file_that_goes_while_nothing_is_written_is_noticed(path: Path) -> None:
+    gone = threading.Event()
+    with closing(open_log(path, gone=gone.set)):
+        path.unlink()
+        assert gone.wait(30)
+
+
+def test_a_file_that_goes_while_a_commit_is_made(path: Path, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite has committed, to a file that is nowhere: that is not acknowledged."""
+    write = Change.write
+
+    def then_gone(self: Change) -> None:
+        write(self)
+        path.unlink()
+
+    with closing(open_log(path, days=0)) as log:
+        monkeypatch.setattr(Change, "write", then_gone)
+        with pytest.raises(Unavailable, match="gone from the disk"):
+            log.append("", [make("1")])
+        assert not path.exists()
+        monkeypatch.undo()
+        assert log.sizes().events == 0
 
 
 @pytest.mark.parametrize("damage", ["noise", "cut", "header"])
