@@ -23,6 +23,7 @@ from matchcut.server.tensors import Tensor
 __all__ = ["EMBEDDING", "PIXELS", "Sight", "shared", "tune"]
 
 KIND = "batch"  # of measurement, beside the choice of engine
+WARM = 3  # runs of each size
 log = logging.getLogger(__name__)
 # What a batcher of an encoder takes, one or the other, and gives.
 PICTURES, PIXELS, EMBEDDING, PREPROCESSED = "pictures", "pixels", "embedding", "preprocess_ns"
@@ -52,6 +53,8 @@ def tune(batcher: Batcher, engine: Engine, *, threads: int = 0, cache: Path | No
     example: dict[str, Tensor] = {PIXELS: np.zeros(engine.encoder.shape(1), np.float32)}
     if isinstance(engine, SeeingEngine):
         example = {PICTURES: np.zeros((1, size.height, size.width, 3), np.uint8)}
+    if isinstance(engine, SeeingEngine):
+        warm_up(engine, batcher.most)
     if cache is None or engine.variant not in registry.VARIANTS:
         return batcher.tune(example).size
     facts = {
@@ -67,6 +70,21 @@ def tune(batcher: Batcher, engine: Engine, *, threads: int = 0, cache: Path | No
         except OSError as error:
             log.warning("the size of runs cannot be remembered, it is measured at each start: %s", error)
     return found.size
+
+
+def warm_up(engine: SeeingEngine, most: int) -> None:
+    """Runs all sizes that requests are joined up to, so that none is measured, or waited for, that sets itself up.
+
+    Kernels are compiled at the first run of a size, launches recorded at the second.
+    """
+    log.info("warming up %s for up to %d pictures at once; compiling kernels takes long", engine.variant, most)
+    size, at = engine.encoder.input, 1
+    while True:
+        for _ in range(WARM):
+            engine.see(np.zeros((at, size.height, size.width, 3), np.uint8))
+        if at == most:
+            return
+        at = min(2 * at, most)
 
 
 def _recalled(kept: Mapping[str, Any]) -> Measured | None:

@@ -112,6 +112,14 @@ def test_it_is_measured_by_the_way_that_it_is_used() -> None:
         assert {name for name, _ in engine.ran} == {way}
 
 
+def test_all_sizes_are_warm_before_any_is_measured() -> None:
+    """Else one that compiles at its first run would be taken for slow, and requests not joined."""
+    engine = Seeing()
+    tune(shared(engine, most=6, queue=16), engine)
+    assert [n for _, n in engine.ran[:12]] == [1, 1, 1, 2, 2, 2, 4, 4, 4, 6, 6, 6]
+    assert len(engine.ran) > 12
+
+
 def test_an_engine_that_takes_no_pictures_is_given_none() -> None:
     batcher: Any = shared(Means(), most=4, queue=16)
     with pytest.raises(KeyError):

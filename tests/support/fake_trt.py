@@ -13,6 +13,7 @@ import numpy as np
 
 from matchcut.kernels.cuda.errors import CudaError
 from matchcut.server import models
+from matchcut.server.engines.base import Failed
 from matchcut.server.engines.tensorrt.library import Library
 from matchcut.server.engines.tensorrt.manifest import Batch
 from matchcut.server.engines.tensorrt.runtime import TensorRt
@@ -43,6 +44,7 @@ class FakeContext:
         self.library = library
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
+        self.scratch = (0, 0)
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shapes[name] = shape
@@ -51,6 +53,13 @@ class FakeContext:
     def set_tensor_address(self, name: str, address: int) -> bool:
         self.addresses[name] = address
         return name in (self.library.tensors or ())
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        return self.library.scratch * self.shapes[self.library.bound("in")][0]
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        assert memory % 256 == 0, "it has to be aligned"
+        self.scratch = (memory, size)
 
     def execute_async_v3(self, stream: int) -> bool:
         library, addresses = self.library, dict(self.addresses)
@@ -70,11 +79,36 @@ class FakeContext:
         return True
 
 
+class FakeSettings:
+    """How TensorRT for RTX is to run."""
+
+    def __init__(self, library: FakeTrt) -> None:
+        self.library = library
+        self.cuda_graph_strategy, self.dynamic_shapes_kernel_specialization_strategy = "none", "lazy"
+        self.cache: object = None
+        self.allocation = "static"
+
+    def create_runtime_cache(self) -> object:
+        self.library.caches += 1
+        return object()
+
+    def set_runtime_cache(self, cache: object) -> bool:
+        self.cache = cache
+        return True
+
+    def set_execution_context_allocation_strategy(self, strategy: str) -> None:
+        self.allocation = strategy
+
+
 class FakeTrt:
     """As much of the library's module as running needs.
 
     tensors: (mode, shape, type) by name; None refuses engines. network: what it computes. launched: is given the stream
-    of a run, and what the run does, to be done when the stream comes to it.
+    of a run, and what the run does, to be done when the stream comes to it. room: contexts that there can be; scratch:
+    bytes of memory that a picture takes beside.
+
+    Args:
+        graphs: it is TensorRT for RTX, which records graphs. managed: contexts may have their memory from the caller.
     """
 
     class ILogger:
@@ -83,7 +117,7 @@ class FakeTrt:
     TensorIOMode = SimpleNamespace(INPUT="in", OUTPUT="out")
     float32 = "float"
 
-    def __init__(self, *, graphs: bool = True) -> None:
+    def __init__(self, *, graphs: bool = True, managed: bool = True) -> None:
         self.tensors: dict[str, tuple[str, tuple[int, ...], str]] | None = {
             # Not in the usual order: bindings go by name.
             "vector": ("out", (-1, 6), "float"),
@@ -92,12 +126,18 @@ class FakeTrt:
         self.runs: list[tuple[FakeContext, int, int, dict[str, int]]] = []
         self.loggers: list[Any] = []
         self.settings: list[Any] = []
-        self.contexts, self.failing, self.full = 0, False, False
+        self.contexts, self.failing, self.room, self.scratch = 0, False, 1000, 100
+        self.caches = 0
+        self.name = "tensorrt_rtx" if graphs else "tensorrt"
         self.meanwhile: Callable[[], None] = lambda: None
         self.network: Callable[[Floats], Floats] = embedded
         self.launched: Callable[[int, Callable[[], None]], None] = lambda stream, work: work()
         if graphs:
             self.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole", DISABLED="none")
+            self.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(LAZY="lazy", EAGER="eager")
+        if managed:
+            self.ExecutionContextAllocationStrategy = SimpleNamespace(STATIC="static", USER_MANAGED="user")
+            self.IExecutionContext = FakeContext
 
     def bound(self, mode: str) -> str:
         """The name of the one tensor that goes in, or out."""
@@ -118,14 +158,17 @@ class FakeTrt:
             get_tensor_mode=lambda name: tensors[name][0],
             get_tensor_shape=lambda name: tensors[name][1],
             get_tensor_dtype=lambda name: tensors[name][2],
-            create_runtime_config=lambda: SimpleNamespace(cuda_graph_strategy="none"),
+            create_runtime_config=lambda: FakeSettings(self),
             create_execution_context=self._context,
         )
 
     def _context(self, settings: Any = None) -> FakeContext | None:
         self.contexts += 1
         self.settings.append(settings)
-        return None if self.full else FakeContext(self)
+        if not self.room:
+            return None
+        self.room -= 1
+        return FakeContext(self)
 
 
 class FakeGpu:
@@ -134,7 +177,7 @@ class FakeGpu:
     capability, name = 86, "NVIDIA RTX A4000"
 
     def __init__(self) -> None:
-        self.closed = 0
+        self.closed, self.lost = 0, False
         self.fails: CudaError | None = None
 
     @contextmanager
@@ -156,11 +199,18 @@ class FakeGpu:
 
 
 def library_of(trt: Any) -> Library:
-    return Library(trt, "tensorrt_rtx", "1.7", (86,))
+    return Library(trt, getattr(trt, "name", "tensorrt_rtx"), "1.7", (86,))
 
 
-def engine_of(trt: FakeTrt, gpu: FakeGpu, batch: Batch = Batch(1, 2, 4)) -> TensorRt:  # noqa: B008  # frozen
-    return TensorRt(ENCODER, "tensorrt-rtx-fp16", library=library_of(trt), engine=b"plan", batch=batch, gpu=gpu)
+def engine_of(
+    trt: FakeTrt,
+    gpu: FakeGpu,
+    batch: Batch = Batch(1, 2, 4),  # noqa: B008  # frozen
+    failed: Failed | None = None,
+) -> TensorRt:
+    return TensorRt(
+        ENCODER, "tensorrt-rtx-fp16", library=library_of(trt), engine=b"plan", batch=batch, gpu=gpu, failed=failed
+    )
 
 
 def pictures(n: int, seed: int = 0) -> Floats:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,7 @@ def monitor_class(module: Any) -> Any:
     return Monitor
 
 
-def last(faults: list[str]) -> str:
+def last(faults: Sequence[str]) -> str:
     """The newest message of the library, which is the one that matters."""
     return faults[-1] if faults else "it does not say why"
 

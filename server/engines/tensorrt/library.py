@@ -9,6 +9,7 @@ import functools
 import importlib
 import logging
 import re
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from matchcut.server.errors import EngineFailed
 __all__ = ["NAMES", "Library", "find", "logger"]
 
 NAMES = ("tensorrt", "tensorrt_rtx")
+REMEMBERED = 16  # errors of a library
 OLDEST = 10  # of `tensorrt`: the first with strongly typed networks that are what they say
 
 log = logging.getLogger("matchcut")
@@ -89,7 +91,7 @@ def logger_class(module: Any) -> Any:
         def __init__(self, name: str) -> None:
             module.ILogger.__init__(self)
             self.name = name
-            self.faults: list[str] = []
+            self.faults: deque[str] = deque(maxlen=REMEMBERED)
 
         def log(self, severity: Any, text: str) -> None:
             if severity in errors:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
@@ -10,22 +9,23 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from matchcut.kernels.cuda.errors import CudaError
+from matchcut.kernels.cuda.errors import CudaError, DeviceLost, OutOfDeviceMemory
 from matchcut.kernels.cuda.execute import Settled
 from matchcut.kernels.cuda.memory import Buffer
 from matchcut.kernels.launch import preprocess as preprocessing
 from matchcut.server.engines.base import CheckedEngine, Failed, Seen, guard
-from matchcut.server.engines.tensorrt.execution import Bindings, Execution
+from matchcut.server.engines.tensorrt.contexts import Contexts
+from matchcut.server.engines.tensorrt.execution import Execution
 from matchcut.server.engines.tensorrt.library import Library, logger
 from matchcut.server.engines.tensorrt.manifest import Batch
 from matchcut.server.errors import EngineFailed
 from matchcut.server.models import Encoder
 from matchcut.server.records import Floats, Pixels
 
-__all__ = ["TensorRt"]
+__all__ = ["TensorRt", "pieces", "sizes"]
 
-FLOAT = np.dtype(np.float32).itemsize
-KEPT = 8  # executions that nobody uses: each has memory of its own, and TensorRT's for the largest batch
+FLOATS = np.float32
+FLOAT = np.dtype(FLOATS).itemsize
 
 
 class Gpu(Protocol):
@@ -33,6 +33,8 @@ class Gpu(Protocol):
 
     @property
     def capability(self) -> int: ...
+    @property
+    def lost(self) -> bool: ...
     def lane(self) -> AbstractContextManager[Any]: ...
     def allocate(self, nbytes: int) -> Buffer: ...
     def close(self) -> None: ...
@@ -42,8 +44,9 @@ class TensorRt(CheckedEngine):
     """A built engine, deserialised on a GPU. Runs in several threads each have an execution context of their own.
 
     Pictures go up as they are decoded, a byte a value, and vectors come down: what lies between stays on the device.
-    The launches of a batch size are started as one CUDA graph. TensorRT for RTX records it by itself; for plain
-    TensorRT it is recorded here.
+    A run is of one of a few sizes, the next one that so many pictures fit into; what lies beyond them in memory is
+    computed, too, and never looked at. So each size has its launches started as one CUDA graph. TensorRT for RTX
+    records it by itself; for plain TensorRT it is recorded here.
 
     Args:
         engine: the serialised engine.
@@ -72,26 +75,30 @@ class TensorRt(CheckedEngine):
         self.sight = f"cuda-{gpu.capability}"
         self._gpu, self._batch, self._owned, self._failed = gpu, batch, owned, failed
         self._trt, self._log = library.module, logger(library)
-        self._records = not hasattr(self._trt, "CudaGraphStrategy")
-        self._lock = Lock()
-        self._idle: OrderedDict[int, list[Execution]] = OrderedDict()  # by batch size, the longest unused first
+        self._lock = Lock()  # over the next three
+        self._idle: dict[int, list[Execution]] = {}  # by size
+        self._spent: list[Execution] = []  # of runs that failed, to be dropped with the GPU's context current
+        self._gone = False
         self._runtime: Any = None
         self._engine: Any = None
-        try:
-            with guard(f"{library} cannot load the engine of {encoder.path}"), gpu.lane() as lane:
+        self._contexts: Contexts | None = None
+        with guard(f"{library} cannot load the engine of {encoder.path}"), gpu.lane() as lane:
+            try:
                 self._runtime = self._trt.Runtime(self._log)
                 self._engine = self._runtime.deserialize_cuda_engine(engine)
                 if self._engine is None:
                     raise EngineFailed(
                         f"{library} refuses the engine of {encoder.path}: {self._fault()}", reason="ENGINE_STALE"
                     )
-                self._bindings = self._bound()
-                self._give(self._execution(lane, batch.least))  # whether there is memory for one
-        except BaseException:
-            self._forget()  # at once, not when the error is forgotten
-            raise
+                self._names = self._bound()
+                taken, _ = self._names
+                self._contexts = Contexts(library, self._engine, taken, allocate=gpu.allocate, fault=self._fault)
+                self._give(self._execution(lane, sizes(batch)[0]))  # whether there is memory for one
+            except BaseException:
+                self._forget()  # at once, not when the error is forgotten
+                raise
 
-    def _bound(self) -> Bindings:
+    def _bound(self) -> tuple[str, str]:
         """The names of the input and the output, whose types and shapes have to be the encoder's."""
         engine, modes = self._engine, self._trt.TensorIOMode
         names = [engine.get_tensor_name(number) for number in range(engine.num_io_tensors)]
@@ -113,7 +120,8 @@ class TensorRt(CheckedEngine):
                     reason="ENGINE_STALE",
                 )
             found += of_mode
-        return Bindings(*found)
+        taken, given = found
+        return taken, given
 
     def infer(self, batch: Floats) -> Floats:
         """See CheckedEngine."""
@@ -133,94 +141,96 @@ class TensorRt(CheckedEngine):
         return Seen(self.checked(seen.vectors, len(pictures)), seen.preprocess_ns)
 
     def _run(self, batch: Floats | Pixels, *, pictures: bool) -> Seen:
-        """One run after another, of sizes that the engine takes."""
-        sizes = pieces(len(batch), self._batch)
+        """One run after another, of sizes that the engine has."""
+        arriving, start = [], 0
         try:
-            with self._gpu.lane() as lane:
-                arriving, start = [], 0
-                with self._used() as used:
-                    for size in sizes:
-                        part, start = batch[start : start + size], start + size
-                        used.append(execution := self._taken(lane, size))
-                        lane.mark("began")
-                        lane.upload(part, execution.pictures if pictures else execution.source)
-                        if pictures:
-                            execution.settled.launch(lane)
-                        lane.mark("preprocess")
-                        execution.start(lane)
-                        shape = (size, self.encoder.identity.dimensions)
-                        arriving.append(lane.download(execution.result, shape, np.float32))
-                        lane.mark("encode")
-                    lane.synchronize()
+            with self._gpu.lane() as lane, self._used() as used:
+                for rows, size in pieces(len(batch), self._batch):
+                    execution = used.get(size) or self._taken(lane, size)
+                    used[size] = execution
+                    part, start = batch[start : start + rows], start + rows
+                    lane.mark("began")
+                    lane.upload(part, execution.pictures if pictures else execution.source)
+                    if pictures:
+                        execution.settled.launch(lane)
+                    lane.mark("preprocess")
+                    execution.start(lane)
+                    arriving.append(lane.download(execution.result, (rows, self.encoder.identity.dimensions), FLOATS))
+                    lane.mark("encode")
+                lane.synchronize()
                 spent = lane.times()
         except CudaError as error:
-            if self._failed is None:
-                raise
-            self._failed(error)
+            self._tell(error)
+            raise
+        except EngineFailed as error:
+            if self._gpu.lost:  # TensorRT came upon it first, and only says that it cannot
+                self._tell(DeviceLost(error.message))
+            raise
         vectors = np.concatenate([each.array() for each in arriving])
         return Seen(vectors, preprocess_ns=round(spent["preprocess"] * 1e9))
 
+    def _tell(self, error: CudaError) -> None:
+        """Raises what whoever opened the GPU has for it."""
+        if self._failed is not None:
+            self._failed(error)
+
     @contextmanager
-    def _used(self) -> Iterator[list[Execution]]:
-        """For executions in use: kept for the next run afterwards, but not after a failure, as what they still do on
-        the device is not known then."""
-        used: list[Execution] = []
+    def _used(self) -> Iterator[dict[int, Execution]]:
+        """For executions in use, by size. They are kept for the next run, but not after a failure, as what they still
+        do on the device is not known then."""
+        with self._lock:
+            spent, self._spent = self._spent, []
+        del spent
+        used: dict[int, Execution] = {}
         try:
             yield used
         except BaseException:
-            for execution in used:
+            for execution in used.values():
                 execution.destroy()
+            with self._lock:
+                self._spent += used.values()
             raise
-        for execution in used:
+        for execution in used.values():
             self._give(execution)
 
     def _taken(self, lane: Any, size: int) -> Execution:
+        """One that nobody uses, or a new one; where there is no room for it those go that nobody uses."""
         with self._lock:
             idle = self._idle.get(size)
             if idle:
                 return idle.pop()
-        return self._execution(lane, size)
+        try:
+            return self._execution(lane, size)
+        except OutOfDeviceMemory:
+            self._drop()
+            return self._execution(lane, size)
 
     def _give(self, execution: Execution) -> None:
-        """Keeps it for the next run of its size; of those that are kept the longest unused goes. A lane is held."""
+        """Keeps it for the next run of its size. A lane is held."""
         with self._lock:
-            self._idle.setdefault(execution.n, []).append(execution)
-            self._idle.move_to_end(execution.n)
-            gone = None
-            if sum(map(len, self._idle.values())) > KEPT:
-                size = next(size for size, kept in self._idle.items() if kept)
-                gone = self._idle[size].pop(0)
-            for size in [size for size, kept in self._idle.items() if not kept]:
-                del self._idle[size]
-        if gone is not None:
-            gone.destroy()
+            if not self._gone:
+                self._idle.setdefault(execution.size, []).append(execution)
+                return
+        execution.destroy()
 
-    def _execution(self, lane: Any, n: int) -> Execution:
+    def _execution(self, lane: Any, size: int) -> Execution:
         """A new one; a lane has to be held, which makes the GPU's context current."""
-        if self._records:
-            context = self._engine.create_execution_context()
-        else:
-            settings = self._engine.create_runtime_config()
-            settings.cuda_graph_strategy = self._trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            context = self._engine.create_execution_context(settings)
-        if context is None:
-            raise EngineFailed(f"no execution context: {self._fault()}; the GPU's memory may be full")
-        encoder = self.encoder
-        shape = (n, encoder.input.height, encoder.input.width, 3)
+        assert self._contexts is not None
+        encoder, allocate = self.encoder, self._gpu.allocate
+        shape = (size, encoder.input.height, encoder.input.width, 3)
+        context = self._contexts.make(encoder.shape(size))
         plan = preprocessing.plan(np.empty(shape, np.uint8), encoder.mean, encoder.std, encoder.layout)
-        pictures = self._gpu.allocate(int(np.prod(shape)))
-        source = self._gpu.allocate(int(np.prod(encoder.shape(n))) * FLOAT)
-        result = self._gpu.allocate(n * encoder.identity.dimensions * FLOAT)
-        settled = Settled(lane, self._gpu.allocate, plan, pixels=pictures, out=source)
+        pictures = allocate(int(np.prod(shape)))
+        source = allocate(int(np.prod(encoder.shape(size))) * FLOAT)
         return Execution(
+            size,
             context,
-            self._bindings,
-            encoder.shape(n),
             source=source,
-            result=result,
+            result=allocate(size * encoder.identity.dimensions * FLOAT),
             pictures=pictures,
-            settled=settled,
-            records=self._records,
+            settled=Settled(lane, allocate, plan, pixels=pictures, out=source),
+            names=self._names,
+            records=self._contexts.records,
             fault=self._fault,
         )
 
@@ -233,29 +243,42 @@ class TensorRt(CheckedEngine):
             with self._gpu.lane():
                 self._forget()
         except CudaError:  # it is lost, and all of this with it
-            self._forget()
+            self._forget(lost=True)
         if self._owned:
             self._gpu.close()
 
-    def _forget(self) -> None:
-        for kept in self._idle.values():
-            for execution in kept:
+    def _drop(self, *, lost: bool = False) -> None:
+        """Frees all that nobody uses. A lane is held, where the GPU is not lost."""
+        with self._lock:
+            idle = [execution for kept in self._idle.values() for execution in kept]
+            self._idle.clear()
+        for execution in idle:
+            if lost:
+                execution.abandon()
+            else:
                 execution.destroy()
-        self._idle.clear()
-        self._engine = None
-        self._runtime = None
+
+    def _forget(self, *, lost: bool = False) -> None:
+        with self._lock:
+            self._gone = True
+            self._spent.clear()
+        self._drop(lost=lost)
+        if self._contexts is not None:
+            self._contexts.close()
+        self._contexts = self._engine = self._runtime = None
 
 
-def pieces(count: int, batch: Batch) -> list[int]:
-    """The sizes of as few runs as so many pictures take, alike as far as can be.
+def sizes(batch: Batch) -> tuple[int, ...]:
+    """The sizes of runs: from the least that the engine takes, doubled each time, to the most."""
+    found, size = [], batch.least
+    while size < batch.most:
+        found.append(size)
+        size *= 2
+    return (*found, batch.most)
 
-    Raises:
-        EngineFailed: the engine takes only more of them at once.
-    """
-    runs = -(-count // batch.most)
-    least, longer = divmod(count, runs)
-    if least < batch.least:
-        raise EngineFailed(
-            f"the engine takes batches of {batch.least} or more, not {least}; build it with --batch 1:8:32"
-        )
-    return [least + 1] * longer + [least] * (runs - longer)
+
+def pieces(count: int, batch: Batch) -> list[tuple[int, int]]:
+    """How many pictures go into each run, and its size, for so many pictures."""
+    full, rest = divmod(count, batch.most)
+    runs = [(batch.most, batch.most)] * full
+    return runs + [(rest, next(size for size in sizes(batch) if size >= rest))] * bool(rest)
