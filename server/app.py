@@ -277,6 +277,8 @@ def listed(repository: Repository) -> Iterator[tuple[str, str, bool]]:
 async def serve(config: Config, *, progress: Callable[[str], None] | None = None, ready: Callable[[str], None]) -> None:
     """Serves until SIGTERM or SIGINT; `ready` is told the address once calls are taken.
 
+    Until then a signal ends it at once, as there is nobody to wait for: to load and to warm up may take minutes.
+
     Calls under way get the grace period. All that has to be kept was on the disk before it was acknowledged, so that
     nothing that takes longer after it is waited for: the process ends CLOSING seconds later at the latest.
     """
@@ -288,9 +290,10 @@ async def serve(config: Config, *, progress: Callable[[str], None] | None = None
             stop.set()
             process.end_within(config.grace + CLOSING, unfinished)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # asyncio's own waits for the event loop
     async with App(config, progress=progress) as app:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping)
         ready(app.address)
         await stop.wait()
     process.end_quickly()

@@ -175,6 +175,35 @@ def test_a_signal_ends_the_process_with_0(config: Config, number: signal.Signals
         assert "Traceback" not in log
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_signal_during_the_start_ends_it_at_once(config: Config, number: signal.Signals, code: int) -> None:
+    """Not only once an encoder has been loaded, or a GPU's kernels compiled."""
+    program = """
+import sys, time
+from matchcut.server import models
+from matchcut.server.__main__ import main
+def load(path):
+    print("loading", flush=True)
+    time.sleep(600)
+models.load = load
+sys.exit(main(["serve"]))
+"""
+    environment = {**os.environ, "MATCHCUT_LISTEN": config.listen, "MATCHCUT_DATA": str(config.data)}
+    environment["MATCHCUT_ENCODER"] = str(config.encoder)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "loading\n"
+            process.send_signal(number)
+            _, log = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == code
+    assert "Traceback" not in log
+
+
 WAITS_FOR_EVER = {
     "calls": """
 import asyncio
