@@ -37,7 +37,7 @@ class TokenGate(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return refusal(handler.request_streaming, handler.response_streaming)
 
     def _passes(self, header: str | bytes) -> bool:
-        text = header if isinstance(header, str) else header.decode(errors="replace")
+        text = (header if isinstance(header, str) else header.decode(errors="replace")).strip()
         if not text.lower().startswith(SCHEME):
             return False
         sent = text[len(SCHEME) :].strip().encode()

@@ -52,7 +52,7 @@ async def listed(channel: grpc.aio.Channel, header: str | None = None) -> int:
 
 async def test_only_a_valid_token_passes(config: Config, tokens: Path) -> None:
     async with App(replace(config, token_file=tokens)) as app, grpc.aio.insecure_channel(app.address) as channel:
-        for header in ("Bearer first-secret", "bearer second-secret"):
+        for header in ("Bearer first-secret", "bearer second-secret", " Bearer  first-secret "):
             assert await listed(channel, header) == 0
         for wrong in (None, "Bearer ", "Bearer first", "Basic first-secret", "first-secret"):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
