@@ -55,6 +55,7 @@ class Config:
     max_requests: int = option(64, "other requests under way at once; more are refused", group="serving", least=1)
     max_message: int = option(64 << 20, "largest gRPC message", group="serving", least=1 << 20, size=True)
     max_metadata: int = option(16 << 10, "largest metadata of a call", group="serving", least=1 << 10, size=True)
+    max_connections: int = option(1000, "connections at once; more are closed", group="serving", least=1)
     max_streams: int = option(512, "calls at once on one connection; more may be UNAVAILABLE", group="serving", least=1)
     min_ping_interval: float = option(
         10.0, "seconds between a client's keepalive pings; faster ones lose the connection", group="serving", least=0

@@ -76,6 +76,7 @@ def channel_options(config: Config) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", config.max_message),
         ("grpc.max_send_message_length", config.max_message),
         ("grpc.max_metadata_size", config.max_metadata),
+        ("grpc.max_allowed_incoming_connections", config.max_connections),
         ("grpc.max_concurrent_streams", config.max_streams),
         ("grpc.http2.min_ping_interval_without_data_ms", round(config.min_ping_interval * 1000)),
         ("grpc.http2.max_ping_strikes", 2),

@@ -33,6 +33,7 @@ EDGE: Mapping[str, Any] = {
     # Few at once, and the rest is told so at once.
     "max_media_requests": 2,
     "max_requests": 16,
+    "max_connections": 64,
     "max_streams": 32,
     "max_queue": 16,
     "models_sequences": 32,

@@ -142,6 +142,31 @@ async def test_messages_and_metadata_have_a_largest_size(config: Config) -> None
         assert (await wire.clip(1)).final
 
 
+async def test_as_many_connections_as_may_be_and_no_more(config: Config) -> None:
+    own = [("grpc.use_local_subchannel_pool", 1)]
+
+    async def asks(channel: grpc.aio.Channel) -> str:
+        try:
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        except grpc.aio.AioRpcError as error:
+            return str(error.code().name)
+        return "OK"
+
+    async with App(replace(config, max_connections=2)) as app:
+        channels = [grpc.aio.insecure_channel(app.address, options=own) for _ in range(3)]
+        assert [await asks(channel) for channel in channels] == ["OK", "OK", "UNAVAILABLE"]
+        await channels[0].close()
+        async with asyncio.timeout(30):
+            while True:  # until the server has seen it go
+                late = grpc.aio.insecure_channel(app.address, options=own)
+                told = await asks(late)
+                await late.close()
+                if told == "OK":
+                    break
+        for channel in channels[1:]:
+            await channel.close()
+
+
 @contextmanager
 def served(config: Config, *, changed: str = "") -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server in a process of its own, and its address; changed: Python that is run in it first."""
