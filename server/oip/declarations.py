@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from matchcut.inference import model_config_pb2
+from matchcut.server.models.description import IDLE_TIMEOUT
 from matchcut.server.serving import Control, Declared, DeclaredState, DeclaredTensor, Signal
 
 __all__ = ["complete"]
@@ -35,7 +36,7 @@ def complete(made: model_config_pb2.ModelConfig, said: Declared) -> None:
         made.version_policy.all.SetInParent()
     made.default_model_filename = said.file
     if said.sequential:
-        made.sequence_batching.max_sequence_idle_microseconds = round(said.idle_timeout * 1e6)
+        made.sequence_batching.max_sequence_idle_microseconds = round((said.idle_timeout or IDLE_TIMEOUT) * 1e6)
         made.sequence_batching.state.extend(map(state, said.states))
         made.sequence_batching.control_input.extend(map(control, said.controls))
     elif said.queue and made.HasField("dynamic_batching"):
@@ -56,9 +57,12 @@ def reshape(made: Tensor, said: DeclaredTensor) -> None:
 
 def state(said: DeclaredState) -> Batching.State:
     """A state."""
-    return Batching.State(
+    made = Batching.State(
         input_name=said.input, output_name=said.output, data_type=number(said.dtype), dims=said.sizes or ()
     )
+    if said.file:
+        made.initial_state.add(name=said.file, data_type=made.data_type, dims=made.dims, data_file=said.file)
+    return made
 
 
 def control(said: Control) -> Batching.ControlInput:

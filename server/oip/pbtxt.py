@@ -16,7 +16,7 @@ from matchcut.server.tensors import DTYPES
 
 __all__ = ["read"]
 
-BACKEND, PLATFORM = "onnxruntime", "onnxruntime_onnx"
+BACKEND, PLATFORM, ENSEMBLE = "onnxruntime", "onnxruntime_onnx", "ensemble"
 LATEST = 1  # versions, where nothing is said, as with Triton
 SHOWN = 300  # characters of the parser's message
 SHORT = 80  # characters of a name
@@ -37,8 +37,13 @@ def read(content: bytes) -> Declared:
         EngineFailed: it is no such file, or asks for what this server cannot do; the message says where and what to do.
     """
     config, ignored = parsed(content)
+    if config.platform == ENSEMBLE or "ensemble_scheduling" in ignored:
+        raise wrong(
+            "it is an ensemble, which is not here: have callers ask its models one after the other, export them as one "
+            "ONNX file, or leave this model to Triton"
+        )
     check_backend(config)
-    for field in ("batch_input", "batch_output", "ensemble_scheduling"):
+    for field in ("batch_input", "batch_output"):
         if field in ignored:
             raise wrong(f"{field} is not supported: leave this model to Triton, or export one that does without it")
     batching = config.sequence_batching if config.HasField("sequence_batching") else None
@@ -81,6 +86,8 @@ def parsed(content: bytes) -> tuple[Any, tuple[str, ...]]:
     except (ValueError, TypeError, OverflowError) as error:  # of values that no field can hold
         raise wrong(f"it cannot be read: {clean(str(error))}") from None
     ignored = [field.name for field, _ in config.ListFields() if field.name not in FOLLOWED]
+    if any(one.optional for one in config.input):  # ONNX files do not run without, also in Triton
+        ignored.append("input.optional")
     return config, tuple(dict.fromkeys([*ignored, *(clean(path[:SHORT]) for path in unknown)]))
 
 
@@ -132,10 +139,9 @@ def tensor(role: str, said: Any) -> DeclaredTensor:
     shape = (sizes(said.reshape.shape, what) or ()) if said.HasField("reshape") else None
     if shape is not None and dims is None:
         raise wrong(f"{what} has a reshape, but no dims: say both")
-    refused = {"is_shape_tensor": "say false", "allow_ragged_batch": "say false", "optional": "callers send all inputs"}
-    for field, advice in refused.items():
+    for field in ("is_shape_tensor", "allow_ragged_batch"):
         if getattr(said, field, False):
-            raise wrong(f"{what} has {field}, which is not supported: {advice}")
+            raise wrong(f"{what} has {field}, which is not supported: say false")
     kind = dtype(said, what)
     if role == "output":
         return DeclaredTensor(said.name, kind, dims, shape, labels=said.label_filename)
@@ -143,16 +149,17 @@ def tensor(role: str, said: Any) -> DeclaredTensor:
 
 
 def state(said: Any) -> DeclaredState:
-    """A state, which begins with zeros."""
+    """A state, which begins with zeros or with a file."""
     if not said.input_name or not said.output_name:
         raise wrong("a state needs an input_name and an output_name")
     what = f"state {clean(said.input_name[:SHORT])!r}"
-    if any(one.HasField("data_file") for one in said.initial_state):
-        raise wrong(f"{what} begins with a data_file, which is not supported: say zero_data: true")
+    if len(said.initial_state) > 1:
+        raise wrong(f"{what} has more than one initial_state: leave one")
     for one in said.initial_state:
         dtype(one, what)
         sizes(one.dims, what)
-    return DeclaredState(said.input_name, said.output_name, dtype(said, what), sizes(said.dims, what))
+    file = next((one.data_file for one in said.initial_state), "")
+    return DeclaredState(said.input_name, said.output_name, dtype(said, what), sizes(said.dims, what), file)
 
 
 def controls(said: Any) -> Iterator[Control]:

@@ -6,13 +6,14 @@ A TOML wins: model.toml over config.pbtxt for the whole model, the TOML beside a
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from matchcut.server.errors import EngineFailed
 from matchcut.server.models import description
 from matchcut.server.models.description import IDLE_TIMEOUT, Description
-from matchcut.server.serving.declared import FILE, Declared, Reader
+from matchcut.server.serving.declared import FILE, INITIAL, Declared, Reader
 from matchcut.server.serving.folder import Folder, Version
 from matchcut.server.serving.policy import Policy
 
@@ -20,6 +21,7 @@ __all__ = ["Setup", "policy", "setup"]
 
 CONFIG_BYTES = 256 << 10  # of a config.pbtxt at most; people write a few thousand
 LABEL_BYTES = 8 << 20  # of a file of class names
+STATE_BYTES = 64 << 20  # of a file with which sequences begin
 NAMES = 20  # of what config.pbtxt says in vain, for the log
 TRITONS = "model.onnx"  # what Triton takes where no file is named
 
@@ -28,11 +30,16 @@ log = logging.getLogger("matchcut")
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """How a version is to be served. declared: what config.pbtxt says of it; None where a TOML does, or nothing."""
+    """How a version is to be served.
+
+    declared: what config.pbtxt says of it; None where a TOML does, or nothing. begins: the raw elements with which its
+    sequences begin, by input of a state; zeros where nothing is said.
+    """
 
     onnx: Path
     description: Description
     declared: Declared | None = None
+    begins: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def policy(folder: Folder, root: Path, read: Reader | None) -> Policy:
@@ -86,6 +93,7 @@ def setup(folder: Folder, version: Version, root: Path, read: Reader | None) -> 
             idle_timeout=said.idle_timeout or IDLE_TIMEOUT,
         ),
         said,
+        {state.input: begin(state.input, state.file, folder, root) for state in said.states if state.file},
     )
 
 
@@ -120,16 +128,19 @@ def chosen(version: Version, name: str, root: Path) -> Path:
     if not name:
         if version.onnx is None and not (version.path / TRITONS).is_file():
             raise EngineFailed(version.fault)
-        return version.onnx or version.path / TRITONS
-    check_plain("default_model_filename", name)
-    path = version.path / name
-    if not description.present(path, root):
-        raise wrong(f"default_model_filename is {shown(name)}, which is not in version {version.number}")
+        path = version.onnx or version.path / TRITONS
+    else:
+        check_plain("default_model_filename", name)
+        path = version.path / name
+        if not description.present(path, root):
+            raise wrong(f"default_model_filename is {shown(name)}, which is not in version {version.number}")
+    if path.is_dir():  # as Triton has models with weights of their own files
+        raise wrong(f"{shown(path.name)} of version {version.number} is a folder: save the model as one ONNX file")
     return path
 
 
 def classes(output: str, name: str, folder: Folder, root: Path) -> tuple[str, ...]:
-    """The class names of an output, one a line.
+    """The class names of an output, one a line; only ends of lines of Unix and Windows count as such.
 
     Raises:
         EngineFailed: there is no such file beside config.pbtxt, or it cannot be read.
@@ -139,7 +150,22 @@ def classes(output: str, name: str, folder: Folder, root: Path) -> tuple[str, ..
     path = folder.path / name
     if not description.present(path, root):
         raise wrong(f"{what} is {shown(name)}, which is not in the model's folder")
-    return tuple(content(path, name, LABEL_BYTES).decode("utf-8", "replace").splitlines())
+    lines = content(path, name, LABEL_BYTES).decode("utf-8-sig", "replace").removesuffix("\n").split("\n")
+    return tuple(line.removesuffix("\r") for line in lines)
+
+
+def begin(state: str, name: str, folder: Folder, root: Path) -> bytes:
+    """The raw elements with which a state begins.
+
+    Raises:
+        EngineFailed: there is no such file in the folder of first states, or it cannot be read.
+    """
+    what = f"data_file of state {shown(state)}"
+    check_plain(what, name)
+    path = folder.path / INITIAL / name
+    if not description.present(path, root):
+        raise wrong(f"{what} is {shown(name)}, which is not in the model's folder {INITIAL}")
+    return content(path, name, STATE_BYTES)
 
 
 def check_plain(what: str, name: str) -> None:

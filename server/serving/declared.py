@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["FILE", "Control", "Declared", "DeclaredState", "DeclaredTensor", "Reader", "Signal"]
+__all__ = ["FILE", "INITIAL", "Control", "Declared", "DeclaredState", "DeclaredTensor", "Reader", "Signal"]
 
 FILE = "config.pbtxt"
+INITIAL = "initial_state"  # the folder of first states, as with Triton
 
 
 class Signal(Enum):
@@ -45,12 +46,16 @@ class DeclaredTensor:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredState:
-    """An output that is an input of the sequence's next step; dtype and sizes as in DeclaredTensor."""
+    """An output that is an input of the sequence's next step; dtype and sizes as in DeclaredTensor.
+
+    file: in the folder INITIAL beside config.pbtxt, the raw elements with which a sequence begins; "": zeros.
+    """
 
     input: str
     output: str
     dtype: str = ""
     sizes: tuple[int, ...] | None = None
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from matchcut.server.serving.configured import shown, wrong
 from matchcut.server.serving.declared import Control, Declared, DeclaredState, DeclaredTensor
 from matchcut.server.tensors import DTYPES, TensorSpec
 
-__all__ = ["Fit", "fit"]
+__all__ = ["Fit", "fit", "resized"]
 
 Specs = tuple[TensorSpec, ...]
 MOST_BYTES = 512 << 20  # of one row of an input or output: the first runs make several
@@ -125,12 +125,35 @@ def outer(spec: TensorSpec, said: DeclaredTensor, batches: bool) -> TensorSpec:
     """What callers see of an input or output that may be reshaped for the graph."""
     if said.reshape is None or said.sizes is None:
         return spec
-    if -1 in (*said.sizes, *said.reshape) or math.prod(said.sizes) != math.prod(said.reshape):
+    if between(said.sizes) != between(said.reshape):
         raise wrong(
             f"{spec.name!r} has the dims {sizes(said.sizes)} and the reshape {sizes(said.reshape)}: they must have as "
-            "many elements, and no size may be -1"
+            "many elements, and as many of them before, between and after sizes of -1"
         )
     return TensorSpec(spec.name, spec.dtype, (spec.shape[0], *said.sizes) if batches else said.sizes)
+
+
+def between(row: tuple[int, ...]) -> list[int]:
+    """How many elements the sizes before the first open one have, those up to the next one, and so on.
+
+    Triton's rule: where these are the same, each open size of the one row is that of the other.
+    """
+    counts = [1]
+    for size in row:
+        if size == -1:
+            counts.append(1)
+        else:
+            counts[-1] *= size
+    return counts
+
+
+def resized(row: tuple[int, ...], known: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """The sizes that a row of these sizes has where it is wanted in others.
+
+    known: what is said of the row; wanted: of the other; each has as many of -1, which stand for sizes of the row.
+    """
+    found = (size for size, said in zip(row, known, strict=True) if said == -1)
+    return tuple(next(found) if size == -1 else size for size in wanted)
 
 
 def check_control(control: Control, spec: TensorSpec, batches: bool) -> None:

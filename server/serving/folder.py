@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matchcut.server.models.description import contained
-from matchcut.server.serving.declared import FILE
+from matchcut.server.serving.declared import FILE, INITIAL
 
 __all__ = ["Folder", "Version", "look", "order", "scan"]
 
@@ -23,8 +23,9 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 class Version:
     """A version's folder.
 
-    number: the folder's name. onnx: its ONNX file; None where there is a fault. stamp: changes with its files, and with
-    those right in the model's folder. fault: why it cannot be loaded; "" where that is not known yet.
+    number: the folder's name. onnx: its ONNX file; None where there is a fault. stamp: changes with its files, those
+    right in the model's folder, and Triton's first states. fault: why it cannot be loaded; "" where that is not known
+    yet.
     path: the folder, where files in it may be used: what is said of the model may name the ONNX file.
     """
 
@@ -92,6 +93,8 @@ def folder_of(path: Path, root: Path) -> Folder | None:
         folders = [each for each in path.iterdir() if not each.name.startswith(".") and not each.is_file()]
         if (path / FILE).exists():  # Triton has folders beside the versions, such as warmup/, and leaves them alone
             folders = [each for each in folders if NUMBER.fullmatch(each.name)]
+            first = path / INITIAL
+            shared += stamp(first) if contained(first, root) and first.is_dir() else ()
     except (OSError, RuntimeError) as error:
         return broken(f"its folder cannot be read: {reason(error)}")
     versions = sorted((version_of(each, root, shared) for each in folders), key=lambda one: order(one.number))

@@ -16,7 +16,7 @@ __all__ = ["Plan", "plan"]
 DEFAULT_BATCH = 8
 
 Specs = tuple[TensorSpec, ...]
-Sizes = Mapping[str, tuple[int, ...]]
+Sizes = Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class Plan:
     sequential: whether requests belong to sequences. controls: the inputs that tell the graph where in one it is.
     labels: class names by output.
     whole: inputs and outputs as a run has them, all of the graph's, in its order. reshaped: of those that callers have
-    in other sizes than a run, first what an input has in a run, then what an output has for callers; of one row.
+    in other sizes than a run, first of inputs what callers have and a run has, then of outputs what a run has and
+    callers have; of one row.
     """
 
     inputs: Specs
@@ -80,17 +81,17 @@ def plan(inputs: Specs, outputs: Specs, description: Description, declared: Decl
         fed_by=fed_by,
         sequential=bool(states) or (declared is not None and declared.sequential),
         controls=tuple((control, taken[control.input]) for control in controls),
-        labels=labelled(visible_outputs, description.labels),
+        labels=labelled(visible_outputs, description.labels, complete=declared is None),
         whole=(inputs, outputs),
         reshaped=(reshaped(visible_inputs, taken, max_batch), reshaped(given.values(), visible, max_batch)),
     )
 
 
 def reshaped(found: Iterable[TensorSpec], wanted: Mapping[str, TensorSpec], max_batch: int) -> Sizes:
-    """The sizes of one row that tensors are wanted in, of those that have others."""
+    """The sizes of one row that tensors have, and those that they are wanted in, where these are others."""
     rows = 1 if max_batch else 0
     both = ((spec, wanted[spec.name]) for spec in found if spec.name in wanted)
-    return {spec.name: other.shape[rows:] for spec, other in both if spec.shape != other.shape}
+    return {spec.name: (spec.shape[rows:], other.shape[rows:]) for spec, other in both if spec.shape != other.shape}
 
 
 def batch(specs: Specs, said: int | None) -> int:
@@ -121,14 +122,17 @@ def state(
     return into
 
 
-def labelled(outputs: Specs, labels: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
-    """Class names of outputs that there are, one for each class."""
+def labelled(outputs: Specs, labels: Mapping[str, tuple[str, ...]], *, complete: bool) -> Mapping[str, tuple[str, ...]]:
+    """Class names of outputs that there are, one for each class where they are to be complete.
+
+    Triton takes any number of them: what has none is told without, and what is too much is never told.
+    """
     found = {}
     for name, classes in labels.items():
         spec = next((one for at, one in enumerate(outputs) if one.name == name or (not name and at == 1)), None)
         if spec is None:
             raise wrong(f"labels are given for {name!r}, but the outputs are {', '.join(one.name for one in outputs)}")
-        if spec.shape and spec.shape[-1] not in (-1, len(classes)):
+        if complete and spec.shape and spec.shape[-1] not in (-1, len(classes)):
             raise wrong(f"there are {len(classes)} labels for {spec.name!r}, which has {spec.shape[-1]} classes")
         found[spec.name] = classes
     return found

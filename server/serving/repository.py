@@ -209,7 +209,15 @@ class FolderRepository:
         found = configured.setup(folder, version, self._root, self._read)
         said, limits = found.description, self._limits
         engine = GraphEngine(graph.read(found.onnx), threads=said.threads or limits.threads)
-        served = Served(engine, said, name=folder.name, version=version.number, limits=limits, declared=found.declared)
+        served = Served(
+            engine,
+            said,
+            name=folder.name,
+            version=version.number,
+            limits=limits,
+            declared=found.declared,
+            begins=found.begins,
+        )
         weakref.finalize(served, self._over.put, served.runner).atexit = False
         now = look(self._root, folder.name)
         if now is None or version not in now.versions:

@@ -17,7 +17,7 @@ from matchcut.server.errors import Cancelled, InvalidInput, Overloaded, Unavaila
 from matchcut.server.feed import Caller
 from matchcut.server.serving.contract import SequenceStep
 from matchcut.server.serving.eviction import Number, giving_way, idle_since
-from matchcut.server.serving.states import States, own, zeros
+from matchcut.server.serving.states import States, first, own, zeros
 from matchcut.server.tensors import TensorSpec
 
 __all__ = ["Retired", "Sequences", "Turn"]
@@ -63,6 +63,7 @@ class Sequences:
 
     Args:
         states: of each input that carries a state; its first size counts sequences where `rows`.
+        begins: with what a sequence begins, as raw elements, by input; zeros where nothing is said.
         model: the model's name, for messages.
         most: sequences at once; what happens beyond is told in eviction.
         idle: seconds after which a sequence without steps is forgotten.
@@ -78,13 +79,18 @@ class Sequences:
         most: int,
         idle: float,
         rows: bool,
+        begins: Mapping[str, bytes] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._model = model
         self._most = most
         self._idle = idle
         self._now = now
-        self._zeros = {name: zeros(spec, rows) for name, spec in states.items()}
+        given = begins or {}
+        self._begins = {
+            name: first(spec, rows, given[name]) if name in given else zeros(spec, rows)
+            for name, spec in states.items()
+        }
         self._lock = threading.Lock()
         # Of an owner those last of which a step came or ended last: see eviction.
         self._owners: dict[Hashable, OrderedDict[Number, Sequence]] = {}
@@ -227,7 +233,7 @@ class Sequences:
                 raise Cancelled(f"sequence {step.sequence_id!r} of model {self._model!r} was ended by its owner")
             if not step.start and sequence.state is None:
                 raise self._unknown(step)
-            state = self._zeros if step.start or sequence.state is None else sequence.state
+            state = self._begins if step.start or sequence.state is None else sequence.state
         return Turn(dict(state))
 
     def _done(self, step: SequenceStep, sequence: Sequence, turn: Turn) -> None:

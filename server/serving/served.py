@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Hashable
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 
 from matchcut.server.batcher import Watcher
@@ -14,6 +14,7 @@ from matchcut.server.serving.checks import check_inputs, check_step, check_wante
 from matchcut.server.serving.contract import Answer, SequenceStep, Statistics
 from matchcut.server.serving.controls import filled
 from matchcut.server.serving.declared import Declared
+from matchcut.server.serving.fitting import resized
 from matchcut.server.serving.plan import plan
 from matchcut.server.serving.runner import Runner
 from matchcut.server.serving.sequences import Retired, Sequences
@@ -45,6 +46,7 @@ class Served:
     Args:
         engine: becomes the model's own; closed where this raises.
         declared: what a config.pbtxt says besides.
+        begins: with what sequences begin, as raw elements by input of a state; zeros where nothing is said.
 
     Raises:
         EngineFailed: what is said does not fit to the graph, or the first run failed.
@@ -59,6 +61,7 @@ class Served:
         version: str,
         limits: Limits,
         declared: Declared | None = None,
+        begins: Mapping[str, bytes] | None = None,
     ) -> None:
         try:
             self._plan = plan(engine.inputs, engine.outputs, description, declared)
@@ -74,17 +77,18 @@ class Served:
                 workers=description.instances,
                 watcher=limits.watcher,
             )
+            self.sequences = Sequences(
+                self._plan.states,
+                model=name,
+                most=limits.sequences,
+                idle=description.idle_timeout,
+                rows=self._plan.max_batch > 0,
+                begins=begins,
+            )
             self.runner.warm_up()
         except BaseException:
             engine.close()
             raise
-        self.sequences = Sequences(
-            self._plan.states,
-            model=name,
-            most=limits.sequences,
-            idle=description.idle_timeout,
-            rows=self._plan.max_batch > 0,
-        )
         self.inputs, self.outputs, self.labels = self._plan.inputs, self._plan.outputs, self._plan.labels
         self.max_batch, self.stateful = self._plan.max_batch, self._plan.sequential
         self._all = tuple(spec.name for spec in self.outputs)
@@ -192,8 +196,11 @@ class Served:
         sizes = self._plan.reshaped[way]
         if not sizes:
             return dict(tensors)
+        rows = 1 if self.max_batch else 0
         return {
-            name: value.reshape((*value.shape[: 1 if self.max_batch else 0], *sizes[name])) if name in sizes else value
+            name: value.reshape((*value.shape[:rows], *resized(value.shape[rows:], *sizes[name])))
+            if name in sizes
+            else value
             for name, value in tensors.items()
         }
 

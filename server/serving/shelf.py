@@ -187,7 +187,7 @@ class Shelf:
         for number in sorted({*on_disk, *ready.versions, *leaving}, key=order) or [""]:
             version = on_disk.get(number)
             own = "" if version is None or loaded.get(number) == version.stamp else version.fault
-            reason = folder.fault or fault or own or faults.get(number, "")
+            reason = folder.fault or fault or faults.get(number, "") or own
             if number in ready.versions:
                 state = ModelState.READY
             elif number and number == loading:

@@ -71,6 +71,16 @@ def output(name: str, times: int = 1, **values: pb.InferParameter) -> Change:
     return change
 
 
+def both(*changes: Change) -> Change:
+    """One change after the other."""
+
+    def change(request: pb.ModelInferRequest) -> None:
+        for each in changes:
+            each(request)
+
+    return change
+
+
 def renamed(name: str) -> Change:
     return lambda request: setattr(request.inputs[0], "name", name)
 
@@ -158,7 +168,11 @@ WRONG: dict[str, tuple[Change, str, str]] = {
     ),
     "too few elements": (contents(fp32_contents=[1]), INVALID, "unexpected number of elements 1 .* expecting 4"),
     "another output": (output("z"), INVALID, "unexpected inference output 'z' for model 'double'"),
-    "an output twice": (output("y", 2), INVALID, "output 'y' already exists in request"),
+    "an output twice, each time in another way": (
+        both(output("y"), output("y", classification=INT)),
+        INVALID,
+        "output 'y' already exists in request",
+    ),
     "classes by another type": (output("y", classification=TEXT), INVALID, "'classification' .* expected int64_param"),
     "no classes": (
         output("y", classification=pb.InferParameter(int64_param=0)),

@@ -85,6 +85,8 @@ async def test_an_answer_has_id_model_and_the_outputs_asked_for(served: Any, tri
     assert both["outputs"]["difference"].tolist() == [[3, 3, 3]]
     one = await triton.run("infer", served.address, "add_sub", inputs, [("difference", 0)], model_version="1")
     assert one["outputs"].keys() == {"difference"}
+    twice = await triton.run("infer", served.address, "add_sub", inputs, [("difference", 0)] * 2)
+    assert twice["outputs"]["difference"].tolist() == [[3, 3, 3]], "Triton answers once, too"
 
 
 async def test_bytes_come_back_as_they_went(served: Any, triton: Apart) -> None:
