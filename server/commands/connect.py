@@ -112,8 +112,8 @@ def told(run: Run) -> Run:
     def guarded(arguments: argparse.Namespace) -> int:
         try:
             return run(arguments)
-        except Unavailable:
-            say(unreachable(arguments))
+        except Unavailable as error:
+            say(unreachable(arguments, error))
             return UNREACHABLE
         except DeadlineExceeded as error:
             bound = arguments.timeout
@@ -149,8 +149,10 @@ def refused(arguments: argparse.Namespace) -> str:
     return f"{arguments.server} asks for a token; name a file that holds one with --client-token-file"
 
 
-def unreachable(arguments: argparse.Namespace) -> str:
-    """What to say where no server answers."""
+def unreachable(arguments: argparse.Namespace, error: Unavailable | None = None) -> str:
+    """What to say where no server answers, or one says why it cannot be used, as when its files or its GPU are lost."""
+    if error is not None and error.reason:
+        return error.message
     if arguments.tls_ca:
         return (
             f"no server answers at {arguments.server} with TLS; it must speak TLS, its certificate must name that host "

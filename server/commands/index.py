@@ -190,7 +190,7 @@ def collect(future: Future[Ingested], clip: Clip, done: list[Ingested], failures
     try:
         done.append(future.result())
     except Unavailable as error:
-        failures.append(Failure(clip.item_id, str(clip.path), error.message, "UNAVAILABLE"))
+        failures.append(Failure(clip.item_id, str(clip.path), error.message, error.reason or "UNAVAILABLE"))
     except Error as error:
         failures.append(Failure(clip.item_id, str(clip.path), error.message, error.reason))
     except OSError as error:

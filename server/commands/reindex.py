@@ -50,11 +50,12 @@ class Failure:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of the items of a run. lost: the server answers no more."""
+    """What became of the items of a run. lost: the server is of no use any more. unavailable: what was told of that."""
 
     done: list[str] = field(default_factory=list)
     failed: dict[str, Failure] = field(default_factory=dict)
     lost: threading.Event = field(default_factory=threading.Event)
+    unavailable: Unavailable | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         while todo := [one for one in server.items(lacking_next_encoder=True) if one.id not in outcome.failed]:
             work(server, todo, outcome, arguments)
             if outcome.lost.is_set():
-                say(unreachable(arguments))
+                say(unreachable(arguments, outcome.unavailable))
                 return UNREACHABLE
         state = switched(server, arguments)
     tell(page, state, outcome, arguments)
@@ -139,7 +140,8 @@ def one(server: Client, outcome: Outcome, arguments: argparse.Namespace, item: I
         failure = attempt(server, item, arguments)
     except NotFound:  # it was removed meanwhile
         return
-    except Unavailable:
+    except Unavailable as error:
+        outcome.unavailable = outcome.unavailable or error
         outcome.lost.set()
         return
     if failure is None:

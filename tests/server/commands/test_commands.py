@@ -19,6 +19,7 @@ import pytest
 
 from matchcut.client import Client
 from matchcut.server.__main__ import main
+from matchcut.server.config import Config
 
 CLIPS = ("bikes.mp4", "carphone.mp4")
 
@@ -220,6 +221,21 @@ def test_no_server_is_told_with_69(command: list[str], folder: Path, capsys: pyt
     code, _, err = run(capsys, *command, "--server", "127.0.0.1:1", "--timeout", "5")
     assert code == 69
     assert "no server answers at 127.0.0.1:1; start one with `matchcut serve`" in err
+
+
+def test_a_server_that_says_why_it_is_unavailable_is_believed(
+    address: str, folder: Path, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its store is gone: it answers, so it is not told that none does."""
+    shutil.rmtree(config.data)
+    code, _, err = run(capsys, "rm", "x")
+    assert (code, "no server answers" in err) == (69, False)
+    assert "the file of the catalogue is gone from the disk" in err
+    code, out, err = run(capsys, "index", "--json", str(folder))
+    assert (code, "no server answers" in err) == (1, False)
+    failed = json.loads(out)["failed"]
+    assert {one["reason"] for one in failed} == {"STORE_GONE"}
+    assert len(failed) == 2
 
 
 def test_two_files_of_one_name_are_told(address: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -221,6 +221,20 @@ def test_a_server_that_goes_ends_the_run_with_69(
     assert "no server answers at" in err
 
 
+def test_a_server_that_says_why_it_is_unavailable_is_believed(
+    server: Client, folder: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("index", folder)
+
+    def attempt(client: Client, item: Item, arguments: argparse.Namespace) -> None:
+        raise Unavailable("its files are gone", code="UNAVAILABLE", reason="STORE_GONE")
+
+    monkeypatch.setattr(reindex, "attempt", attempt)
+    code, _, err = run("reindex", "--parallel", "1")
+    assert code == 69
+    assert err.endswith("matchcut: its files are gone\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
